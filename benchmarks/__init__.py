@@ -1,0 +1,1 @@
+"""Programs that measure Bakeoff; each one is `python -m benchmarks.NAME`."""

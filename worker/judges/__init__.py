@@ -1,0 +1,88 @@
+"""Who ranks the candidates of a subtask. One file per method, registered by name in `METHODS`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from db.errors import RegistryError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from uuid import UUID
+
+    from db.registry import JudgeEntry
+    from worker.backends import LanguageModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """One successful candidate, as a judge sees it. `rank` is the selectors' order, 0 first."""
+
+    id: UUID
+    model: str
+    text: str
+    rank: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """One subtask to judge. `instruction` says what was asked for, `request` holds the caller's own words (may be empty)."""
+
+    id: UUID
+    capability: str
+    instruction: str
+    request: str
+    answers: tuple[Answer, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What a judge decided about one question.
+
+    `ranking` lists the answers best first, `scores` are higher for better, in the method's own unit; `orders` holds what
+    was asked in each order with the figures read, so that a verdict can be checked later. `confidence` is a
+    probability in 0..1 where the method gives one.
+    """
+
+    ranking: tuple[UUID, ...]
+    scores: Mapping[UUID, float]
+    reason: str
+    method: str
+    model: str | None = None
+    prompt_version: str | None = None
+    orders: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
+    confidence: float | None = None
+
+
+class Judge(ABC):
+    """A way to rank answers."""
+
+    def __init__(self, entry: JudgeEntry, language_model: LanguageModel | None) -> None:
+        self.entry = entry
+        self.language_model = language_model
+
+    @abstractmethod
+    def decide(self, question: Question) -> Decision:
+        """Rank two answers or more. Raises where the judge itself fails; the caller retries or falls back."""
+
+
+#: method in models.toml → "module:class"
+METHODS = {
+    "choice": "worker.judges.choice:Choice",
+    "nll": "worker.judges.nll:NLL",
+    "scripted": "worker.judges.scripted:ScriptedJudge",
+}
+
+
+def create_judge(entry: JudgeEntry, language_model: LanguageModel | None) -> Judge:
+    """The judge that the registry names. Raises `RegistryError` for an unknown method."""
+    try:
+        module, _, name = METHODS[entry.method].partition(":")
+    except KeyError:
+        known = ", ".join(sorted(METHODS))
+        raise RegistryError(f"judges.{entry.name}.method = {entry.method!r} is unknown; there are: {known}.") from None
+    judge: Judge = getattr(import_module(module), name)(entry, language_model)
+    return judge
