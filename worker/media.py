@@ -1,0 +1,154 @@
+"""Attachments decoded into what engines read: sound as 16 kHz mono samples, pictures as RGB.
+
+Every backend decodes here, so that limits and error sentences are the same for all of them. The limits guard
+a worker against files that are small on disk and huge in memory.
+"""
+# ruff: noqa: PLC0415 - numpy, Pillow and soundfile are imported where a worker first needs them
+
+from __future__ import annotations
+
+import warnings
+from fractions import Fraction
+from io import BytesIO
+from typing import TYPE_CHECKING, Literal
+
+from worker.backends import BadInput
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+    from worker.backends import File, Input
+
+SAMPLE_RATE = 16_000  # Hz, what every speech model here was trained on
+MAX_SECONDS = 2 * 3600.0  # two hours of sound are 460 MB of float32
+MAX_PIXELS = 50_000_000  # an A4 page at 600 dpi has 35 million
+MIN_RATE, MAX_RATE = 1_000, 768_000  # Hz
+UNSPECIFIC = frozenset({"", "application/octet-stream", "binary/octet-stream"})
+EXTRA_TYPES = {"audio": frozenset({"application/ogg", "video/ogg"}), "image": frozenset[str]()}
+
+
+def files_of(item: Input, kind: Literal["image", "audio"]) -> list[File]:
+    """The files of an input that are of a kind, or whose media type does not say what they are."""
+    extra = EXTRA_TYPES[kind] | UNSPECIFIC
+    return [file for file in item.files if file.media_type.startswith(f"{kind}/") or file.media_type in extra]
+
+
+def only_file(item: Input, kind: Literal["image", "audio"]) -> File:
+    """The one file of a kind. Raises `BadInput` where there is none, or more than one."""
+    found = files_of(item, kind)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(file.name for file in found)
+        raise BadInput(f"This model reads one {kind} file per subtask and got {len(found)}: {names}.")
+    given = ", ".join(f"{file.name} ({file.media_type})" for file in item.files) or "no file"
+    raise BadInput(f"This model reads a file of type {kind}/* and got {given}.")
+
+
+def decode_audio(file: File, *, max_seconds: float = MAX_SECONDS) -> NDArray[np.float32]:
+    """Samples of a WAV, FLAC, OGG or MP3 file: float32 of shape (n,), mono, 16 kHz, -1..1.
+
+    Channels are averaged; other rates go through `resample`. Raises `BadInput` for a file that cannot be
+    read, that is empty, or that is longer than `max_seconds`.
+    """
+    import numpy as np
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(BytesIO(file.data)) as sound:
+            rate = int(sound.samplerate)
+            if not MIN_RATE <= rate <= MAX_RATE:
+                raise BadInput(f"{file.name}: {rate} Hz is not a rate between {MIN_RATE} and {MAX_RATE} Hz.")
+            # Headers lie: read what is there, and stop one sample past the limit.
+            samples = sound.read(int(max_seconds * rate) + 1, dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split()).rpartition(": ")[2].rstrip(".")
+        raise BadInput(f"{file.name}: not a readable WAV, FLAC, OGG or MP3 file ({reason}).") from None
+    if len(samples) > max_seconds * rate:
+        raise BadInput(f"{file.name}: longer than the limit of {max_seconds:g} seconds; cut it into parts.")
+    if not len(samples):
+        raise BadInput(f"{file.name}: holds no sound.")
+    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
+    # A float file may hold NaN or infinities, which would poison the whole batch.
+    return resample(np.nan_to_num(mono, nan=0.0, posinf=1.0, neginf=-1.0), rate)
+
+
+def resample(samples: NDArray[np.float32], rate: int, *, target: int = SAMPLE_RATE) -> NDArray[np.float32]:
+    """Bring samples of shape (n,) from `rate` to `target` Hz: float32 of shape (ceil(n * target / rate),).
+
+    A polyphase filter: a sinc of 16 zero crossings a side under a Kaiser window (beta 8.6, about -86 dB),
+    cut at 95 % of the lower Nyquist frequency. Odd rates are rounded to a ratio below 1000, right to one in
+    a million.
+    """
+    import numpy as np
+
+    if rate == target:
+        return np.ascontiguousarray(samples, dtype=np.float32)
+    ratio = Fraction(target, rate).limit_denominator(1000)
+    up, down = ratio.numerator, ratio.denominator
+    count = -(-len(samples) * up // down)
+    cutoff = 0.95 * min(1.0, up / down)  # of the input's Nyquist frequency
+    reach = int(np.ceil(16 / cutoff))
+    offsets = np.arange(-reach, reach + 1, dtype=np.float64)
+    padded = np.pad(samples, (reach, reach + down))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1)
+    result = np.empty(count, dtype=np.float32)
+    for first in range(min(up, count)):
+        # Outputs `first`, `first + up`, ... fall on the same fraction of an input sample and share a filter.
+        start, fraction = divmod(first * down, up)
+        away = offsets - fraction / up
+        window = np.i0(8.6 * np.sqrt(np.clip(1 - (away / (reach + 1)) ** 2, 0, None))) / np.i0(8.6)
+        taps = (cutoff * np.sinc(cutoff * away) * window).astype(np.float32)
+        places = len(range(first, count, up))
+        result[first::up] = windows[start::down][:places] @ taps
+    return result
+
+
+def decode_image(file: File, *, max_pixels: int = MAX_PIXELS) -> Image:
+    """The picture of a file (its first frame) as RGB, turned as its EXIF says, transparency over white.
+
+    Raises `BadInput` for a file that is no picture, that is broken, or that has more than `max_pixels`.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            # Our own limit is lower than the one of this warning, and refuses.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(BytesIO(file.data)) as image:
+                width, height = image.size
+                if width * height > max_pixels:
+                    raise _too_large(file, max_pixels, f"{width} x {height} pixels")
+                image.load()
+                return _as_rgb(ImageOps.exif_transpose(image))
+    except UnidentifiedImageError:
+        kind = file.media_type or "no media type"
+        raise BadInput(f"{file.name}: not a picture that can be read ({kind}).") from None
+    except Image.DecompressionBombError:
+        raise _too_large(file, max_pixels, "its size") from None
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, OverflowError) as error:
+        # What Pillow's parsers raise on broken files.
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise BadInput(f"{file.name}: a broken picture ({reason}).") from None
+
+
+def _too_large(file: File, max_pixels: int, given: str) -> BadInput:
+    return BadInput(f"{file.name}: {given} is more than the limit of {max_pixels / 1e6:g} million pixels.")
+
+
+def _as_rgb(image: Image) -> Image:
+    import numpy as np
+    from PIL import Image as Pictures
+
+    if image.mode.startswith("I") or image.mode == "F":
+        # 16-bit greys: convert("RGB") would turn everything above 255 white.
+        values = np.asarray(image, dtype=np.float32)
+        scale = 255 / 65535 if values.max() > 255 else 1.0
+        return Pictures.fromarray((values * scale).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if "A" in image.getbands() or "transparency" in image.info:
+        coloured = image.convert("RGBA")
+        page = Pictures.new("RGBA", coloured.size, "white")
+        return Pictures.alpha_composite(page, coloured).convert("RGB")
+    return image.convert("RGB")
