@@ -231,9 +231,7 @@ def read_registry(path: Path) -> Registry:
         with path.open("rb") as file:
             tables = tomllib.load(file)
     except FileNotFoundError:
-        raise RegistryError(
-            f"No registry at {path}; set BAKEOFF_MODELS_FILE, or run where models.toml is."
-        ) from None
+        raise RegistryError(f"No registry at {path}; set BAKEOFF_MODELS_FILE, or run where models.toml is.") from None
     except tomllib.TOMLDecodeError as error:
         raise RegistryError(f"{path} is not TOML: {error}.") from None
     return parse_registry(tables, str(path))

@@ -57,9 +57,7 @@ class CandidateState(StrEnum):
     CANCELLED = "cancelled"  # no longer wanted: task cancelled, or the verdict came first
 
 
-FINAL_CANDIDATE = frozenset(
-    {CandidateState.DONE, CandidateState.ERROR, CandidateState.DEAD, CandidateState.CANCELLED}
-)
+FINAL_CANDIDATE = frozenset({CandidateState.DONE, CandidateState.ERROR, CandidateState.DEAD, CandidateState.CANCELLED})
 
 
 class ModelState(StrEnum):

@@ -1,0 +1,125 @@
+"""The blob store: attachments and large outputs, content-addressed (sha256) through fsspec.
+
+A folder by default, `s3://bucket/prefix` by setting. A blob is written under a temporary name and moved, so a reader
+never sees half of it, and writing the same bytes twice stores them once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import fsspec
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import Connection, text
+
+from db.errors import NotFound, Unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+Digest = str
+
+
+class AttachmentRef(BaseModel):
+    """One element of `task.attachments`: which blob, and what the caller calls it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    name: str = Field("", max_length=255)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """What the table `artifact` says of a blob. `size` in bytes."""
+
+    sha256: Digest
+    size: int
+    media_type: str
+
+
+class BlobStore:
+    """Reads and writes blobs under one fsspec URL."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._fs, root = fsspec.core.url_to_fs(url)
+        self._root = str(root).rstrip("/")
+        self._local = "file" in (self._fs.protocol if isinstance(self._fs.protocol, tuple) else (self._fs.protocol,))
+
+    def _path(self, digest: Digest) -> str:
+        return f"{self._root}/{digest[:2]}/{digest[2:4]}/{digest}"
+
+    def put(self, data: bytes) -> Digest:
+        """Store bytes, return their sha256 in hex. Raises `Unreachable` where the store does not take them."""
+        digest = hashlib.sha256(data).hexdigest()
+        path = self._path(digest)
+        try:
+            if self._fs.exists(path):
+                return digest
+            folder = path.rpartition("/")[0]
+            self._fs.makedirs(folder, exist_ok=True)
+            if not self._local:  # an object store shows an object when it is whole
+                self._fs.pipe_file(path, data)
+                return digest
+            temporary = f"{folder}/.{uuid4().hex}"
+            self._fs.pipe_file(temporary, data)
+            self._fs.mv(temporary, path)
+        except OSError as error:
+            raise Unreachable(f"The blob store {self.url} does not take files ({error.strerror or error}).") from None
+        return digest
+
+    def get(self, digest: Digest) -> bytes:
+        """The bytes of a blob. Raises `NotFound` where it is gone, `Unreachable` where the store does not answer."""
+        try:
+            data: bytes = self._fs.cat_file(self._path(digest))
+        except FileNotFoundError:
+            raise NotFound(f"No blob {digest[:12]}... in {self.url}; it was never uploaded, or was pruned.") from None
+        except OSError as error:
+            raise Unreachable(f"The blob store {self.url} does not answer ({error.strerror or error}).") from None
+        return data
+
+    def has(self, digest: Digest) -> bool:
+        """Whether a blob is stored."""
+        return bool(self._fs.exists(self._path(digest)))
+
+
+@lru_cache(maxsize=4)
+def blob_store(url: str) -> BlobStore:
+    """The store of this process for a URL, made once."""
+    return BlobStore(url)
+
+
+def record_artifacts(connection: Connection, artifacts: Sequence[Artifact]) -> None:
+    """Note blobs in the table `artifact`; those already there stay as they are. One statement."""
+    if artifacts:
+        connection.execute(
+            text(
+                """
+                INSERT INTO artifact (sha256, size, media_type)
+                SELECT DISTINCT ON (d.sha256) d.sha256, d.size, d.media_type
+                FROM unnest(CAST(:digests AS text[]), CAST(:sizes AS bigint[]), CAST(:types AS text[]))
+                     AS d (sha256, size, media_type)
+                ORDER BY d.sha256
+                ON CONFLICT (sha256) DO NOTHING
+                """
+            ),
+            {
+                "digests": [artifact.sha256 for artifact in artifacts],
+                "sizes": [artifact.size for artifact in artifacts],
+                "types": [artifact.media_type for artifact in artifacts],
+            },
+        )
+
+
+def artifacts_of(connection: Connection, digests: Iterable[Digest]) -> dict[Digest, Artifact]:
+    """What is known of these blobs; unknown ones are left out."""
+    rows = connection.execute(
+        text("SELECT sha256, size, media_type FROM artifact WHERE sha256 = ANY(CAST(:digests AS text[]))"),
+        {"digests": list(set(digests))},
+    )
+    return {row.sha256: Artifact(sha256=row.sha256, size=row.size, media_type=row.media_type) for row in rows}

@@ -1,0 +1,333 @@
+"""Transitions of candidates. Every statement that writes `candidate.status` is here or in `db.lease`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from db.tasks import announce
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A model chosen for a subtask, and the message that will carry it."""
+
+    subtask_id: UUID
+    model: str
+    rank: int
+    proposed_by: list[dict[str, Any]]
+    max_attempts: int
+    message_id: UUID
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """Candidates of one model that travel together. `task_ids` and `subtask_ids` are for people who read Flower."""
+
+    id: UUID
+    model: str
+    candidate_ids: list[UUID]
+    subtask_ids: list[UUID]
+    task_ids: list[UUID]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What a worker needs to run one candidate: its inputs, by reference."""
+
+    id: UUID
+    subtask_id: UUID
+    task_id: UUID
+    capability: str
+    request: str
+    inputs: list[dict[str, Any]]
+    attachments: list[dict[str, Any]]
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What became of one candidate: `output`, or `error` (`{"kind", "code", "message"}`)."""
+
+    id: UUID
+    seconds: float
+    output: str | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    usage: Mapping[str, float] = field(default_factory=dict)
+    error: Mapping[str, str] | None = None
+
+
+def choose_and_send(connection: Connection, choices: Sequence[Choice]) -> list[Message]:
+    """Store the candidates of ready, locked subtasks as sent, and set the subtasks running. One statement.
+
+    The rows are committed before anything is published: a scheduler that dies in between leaves messages that were
+    never sent, which the reconciler sends again.
+    """
+    rows = connection.execute(
+        text(
+            """
+            WITH chosen AS (
+                INSERT INTO candidate (subtask_id, model, rank, proposed_by, max_attempts, status, message_id, sent_at)
+                SELECT subtask_id, model, rank, proposed_by, max_attempts, 'sent', message_id, now()
+                FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (
+                    subtask_id uuid, model text, rank smallint, proposed_by jsonb, max_attempts smallint,
+                    message_id uuid)
+                RETURNING id, subtask_id, model, message_id
+            ), started AS (
+                UPDATE subtask SET status = 'running' WHERE id IN (SELECT subtask_id FROM chosen) AND status = 'ready'
+                RETURNING id, task_id
+            )
+            SELECT c.message_id, c.model, array_agg(c.id) AS candidate_ids, array_agg(s.id) AS subtask_ids,
+                   array_agg(s.task_id) AS task_ids
+            FROM chosen AS c JOIN started AS s ON s.id = c.subtask_id
+            GROUP BY c.message_id, c.model
+            """
+        ),
+        {
+            "rows": json.dumps(
+                [
+                    {**vars(choice), "subtask_id": str(choice.subtask_id), "message_id": str(choice.message_id)}
+                    for choice in choices
+                ]
+            )
+        },
+    )
+    return [_message(row) for row in rows]
+
+
+def send_waiting(connection: Connection, model: str, limit: int) -> Message | None:
+    """Give one message's worth of chosen candidates of a model (retries, mostly) a message. None where none waits.
+
+    A candidate marked `isolate` travels alone.
+    """
+    row = connection.execute(
+        text(
+            """
+            WITH due AS (
+                SELECT id, isolate FROM candidate
+                WHERE model = :model AND status = 'chosen' AND (not_before IS NULL OR not_before <= now())
+                ORDER BY not_before NULLS FIRST, id
+                LIMIT :limit FOR UPDATE SKIP LOCKED
+            ), picked AS (
+                SELECT id FROM due WHERE NOT isolate
+                UNION ALL
+                (SELECT id FROM due WHERE isolate AND NOT EXISTS (SELECT FROM due WHERE NOT isolate) LIMIT 1)
+            ), sent AS (
+                UPDATE candidate SET status = 'sent', message_id = m.id, sent_at = now()
+                FROM (SELECT gen_random_uuid() AS id) AS m
+                WHERE candidate.id IN (SELECT id FROM picked)
+                RETURNING candidate.id, candidate.model, candidate.subtask_id, candidate.message_id
+            )
+            SELECT sent.message_id, sent.model, array_agg(sent.id) AS candidate_ids, array_agg(s.id) AS subtask_ids,
+                   array_agg(s.task_id) AS task_ids
+            FROM sent JOIN subtask AS s ON s.id = sent.subtask_id
+            GROUP BY sent.message_id, sent.model
+            """
+        ),
+        {"model": model, "limit": limit},
+    ).one_or_none()
+    return _message(row) if row else None
+
+
+def _message(row: Any) -> Message:
+    return Message(
+        id=row.message_id,
+        model=row.model,
+        candidate_ids=list(row.candidate_ids),
+        subtask_ids=list(row.subtask_ids),
+        task_ids=list(dict.fromkeys(row.task_ids)),
+    )
+
+
+def unsend(connection: Connection, messages: Sequence[UUID]) -> int:
+    """Take back messages that could not be published, or were lost: their unclaimed candidates are chosen again."""
+    return connection.execute(
+        text(
+            """
+            UPDATE candidate SET status = 'chosen', message_id = NULL, sent_at = NULL
+            WHERE message_id = ANY(CAST(:messages AS uuid[])) AND status = 'sent'
+            """
+        ),
+        {"messages": list(messages)},
+    ).rowcount
+
+
+def load_work(connection: Connection, token: UUID, ids: Sequence[UUID]) -> list[Work]:
+    """What to run for candidates claimed under `token`, in the order of `ids`. One statement."""
+    rows = connection.execute(
+        text(
+            """
+            SELECT c.id, c.subtask_id, s.task_id, s.capability, t.request, s.inputs, t.attachments, s.options
+            FROM unnest(CAST(:ids AS uuid[])) WITH ORDINALITY AS wanted (id, n)
+            JOIN candidate AS c ON c.id = wanted.id AND c.token = :token
+            JOIN subtask AS s ON s.id = c.subtask_id
+            JOIN task AS t ON t.id = s.task_id
+            ORDER BY wanted.n
+            """
+        ),
+        {"ids": list(ids), "token": token},
+    )
+    return [Work(**row._mapping) for row in rows]  # noqa: SLF001 - the documented name
+
+
+def store(
+    connection: Connection,
+    token: UUID,
+    results: Sequence[Result],
+    *,
+    revision: str,
+    retry_delay: float,
+    in_chord: bool,
+) -> list[UUID]:
+    """Store what became of a batch, under the token of its claim. One statement, and a notice.
+
+    Input errors are final; other errors go back to chosen with a growing delay until `max_attempts` entries into the
+    model are used up. Outside of a chord nobody else calls the judge, so a subtask whose last candidate this was
+    becomes due at once. Returns the ids that were still ours: a late or repeated result changes no row.
+    """
+    rows = connection.execute(
+        text(
+            """
+            WITH given AS (
+                SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (
+                    id uuid, output text, detail jsonb, usage jsonb, error jsonb, seconds double precision)
+            ), fate AS (
+                SELECT given.*, c.attempt,
+                       CASE WHEN given.error IS NULL THEN 'done'
+                            WHEN given.error ->> 'kind' = 'input' OR c.attempt >= c.max_attempts THEN 'error'
+                            ELSE 'chosen' END AS next
+                FROM given JOIN candidate AS c ON c.id = given.id AND c.token = :token
+            )
+            UPDATE candidate AS c SET
+                status = f.next, output = f.output, detail = f.detail, usage = f.usage, error = f.error,
+                seconds = f.seconds, revision = :revision, token = NULL, lease_until = NULL,
+                message_id = CASE WHEN f.next = 'chosen' THEN NULL ELSE c.message_id END,
+                finished_at = CASE WHEN f.next = 'chosen' THEN NULL ELSE now() END,
+                not_before = CASE WHEN f.next = 'chosen' THEN
+                    now() + make_interval(secs => :delay * (2 ^ (f.attempt - 1)) * (0.75 + random() / 2)) END
+            FROM fate AS f
+            WHERE c.id = f.id AND c.token = :token
+            RETURNING c.id, c.subtask_id
+            """
+        ),
+        {"rows": _as_json(results), "token": token, "revision": revision, "delay": retry_delay},
+    ).all()
+    if rows and not in_chord:
+        _judge_now(connection, [row.subtask_id for row in rows])
+    return [row.id for row in rows]
+
+
+def _as_json(results: Sequence[Result]) -> str:
+    return json.dumps(
+        [
+            {
+                "id": str(result.id),
+                "output": result.output,
+                "detail": dict(result.detail) if result.error is None else None,
+                "usage": dict(result.usage) if result.error is None else None,
+                "error": dict(result.error) if result.error else None,
+                "seconds": result.seconds,
+            }
+            for result in results
+        ]
+    )
+
+
+def _judge_now(connection: Connection, subtasks: Sequence[UUID]) -> None:
+    connection.execute(
+        text(
+            """
+            UPDATE subtask SET not_before = now()
+            WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'running'
+              AND NOT EXISTS (SELECT FROM candidate AS c WHERE c.subtask_id = subtask.id AND c.finished_at IS NULL)
+            """
+        ),
+        {"ids": list(set(subtasks))},
+    )
+    announce(connection, "candidate")
+
+
+def expire_leases(connection: Connection, limit: int = 1000) -> int:
+    """Candidates whose lease ran out: chosen again, or dead where `max_attempts` entries are used up.
+
+    The attempt in progress was charged when its batch entered the model; a claim that never got that far costs nothing.
+    """
+    rows = connection.execute(
+        text(
+            """
+            WITH late AS (
+                SELECT id FROM candidate WHERE status = 'running' AND lease_until < now()
+                ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
+            )
+            UPDATE candidate SET
+                status = CASE WHEN attempt >= max_attempts THEN 'dead' ELSE 'chosen' END,
+                error = CASE WHEN attempt >= max_attempts THEN jsonb_build_object(
+                    'kind', 'worker', 'code', 'worker_lost',
+                    'message', 'Its worker was lost ' || attempt || ' times while it ran.') END,
+                finished_at = CASE WHEN attempt >= max_attempts THEN now() END,
+                isolate = isolate OR attempt > 0, token = NULL, lease_until = NULL, message_id = NULL, sent_at = NULL
+            WHERE id IN (SELECT id FROM late)
+            RETURNING subtask_id
+            """
+        ),
+        {"limit": limit},
+    ).all()
+    if rows:
+        _judge_now(connection, [row.subtask_id for row in rows])
+    return len(rows)
+
+
+def lost_messages(connection: Connection, empty_queues_of: Sequence[str], seconds: float) -> list[UUID]:
+    """Messages sent over `seconds` ago that no worker will ever see (DESIGN: waves).
+
+    One that left later on the same queue is being worked on, or the model's queue is empty, nothing of it is running,
+    and a worker is ready for it.
+    """
+    rows = connection.execute(
+        text(
+            """
+            SELECT DISTINCT c.message_id FROM candidate AS c
+            WHERE c.status = 'sent' AND c.sent_at < now() - make_interval(secs => :seconds)
+              AND (EXISTS (SELECT FROM candidate AS later WHERE later.model = c.model AND later.status = 'running'
+                           AND later.sent_at > c.sent_at)
+                   OR (c.model = ANY(CAST(:empty AS text[]))
+                       AND NOT EXISTS (SELECT FROM candidate AS busy WHERE busy.model = c.model
+                                       AND busy.status = 'running')))
+            """
+        ),
+        {"seconds": seconds, "empty": list(empty_queues_of)},
+    )
+    return [row.message_id for row in rows]
+
+
+def in_flight(connection: Connection) -> dict[str, int]:
+    """Unfinished messages per model, by what the rows say."""
+    rows = connection.execute(
+        text(
+            """
+            SELECT model, count(DISTINCT message_id) AS messages FROM candidate
+            WHERE status IN ('sent', 'running') GROUP BY model
+            """
+        )
+    )
+    return {row.model: row.messages for row in rows}
+
+
+def waiting_models(connection: Connection) -> list[str]:
+    """Models with chosen candidates that are due."""
+    rows = connection.execute(
+        text(
+            """
+            SELECT DISTINCT model FROM candidate
+            WHERE status = 'chosen' AND (not_before IS NULL OR not_before <= now())
+            """
+        )
+    )
+    return [row.model for row in rows]

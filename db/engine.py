@@ -1,0 +1,102 @@
+"""Connections. One engine per process, made after a fork or spawn, never shared with a child.
+
+Every connection sets time-outs on the server, so that a lost client holds no lock, and TCP keepalives, so that a lost
+server is noticed. Behind pgbouncer in transaction mode set `ignore_startup_parameters = options` there.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import psycopg
+from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, OperationalError
+
+from db.errors import SettingsError, Unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: One channel for every event; the payload only says what kind of look is worth it.
+CHANNEL = "bakeoff"
+
+SERVER_TIMEOUTS = (
+    "-c lock_timeout=10s -c statement_timeout=60s -c idle_in_transaction_session_timeout=60s -c timezone=UTC"
+)
+
+
+def connect_arguments(application: str) -> dict[str, object]:
+    """Arguments of every psycopg connection. Prepared statements stay off: pgbouncer may switch the server."""
+    return {
+        "application_name": f"bakeoff {application} {os.getpid()}"[:63],
+        "connect_timeout": 5,
+        "options": SERVER_TIMEOUTS,
+        "keepalives": 1,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "prepare_threshold": None,
+    }
+
+
+def make_engine(dsn: str, *, application: str = "", pool_size: int = 4) -> Engine:
+    """An engine for this process. `dsn` is `postgresql://user:password@host:port/database`.
+
+    Raises `SettingsError` where it is no such URL.
+    """
+    try:
+        url = make_url(dsn)
+    except ArgumentError:
+        raise SettingsError(
+            "BAKEOFF_DATABASE_URL is not a URL like postgresql://user:password@host/database."
+        ) from None
+    if url.get_backend_name() not in {"postgresql", "postgres"}:
+        raise SettingsError(f"BAKEOFF_DATABASE_URL names {url.get_backend_name()!r}; Bakeoff needs postgresql://.")
+    return create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        connect_args=connect_arguments(application),
+        pool_size=pool_size,
+        max_overflow=2,
+        pool_pre_ping=True,
+        pool_recycle=1800,
+    )
+
+
+@lru_cache(maxsize=4)
+def engine_of(dsn: str, application: str = "") -> Engine:
+    """The engine of this process for a URL, made once."""
+    return make_engine(dsn, application=application)
+
+
+@contextmanager
+def transaction(engine: Engine) -> Iterator[Connection]:
+    """One short transaction. Raises `Unreachable` where no connection can be had; nothing is stored then."""
+    try:
+        connection = engine.connect()
+    except OperationalError as error:
+        raise Unreachable(unreachable_sentence(engine, error)) from None
+    with connection, connection.begin():
+        yield connection
+
+
+def unreachable_sentence(engine: Engine, error: OperationalError) -> str:
+    """One sentence without the password: which server, why, and the way out."""
+    url = engine.url
+    reason = str(error.orig).strip().splitlines()[0] if error.orig else "no answer"
+    return (
+        f"Postgres at {url.host}:{url.port or 5432} does not answer ({reason}). "
+        "Start it with `bakeoff up`, or check BAKEOFF_DATABASE_URL."
+    )
+
+
+def listen(dsn: str) -> psycopg.Connection[tuple[object, ...]]:
+    """A connection of its own that listens on `CHANNEL`; read it with `.notifies(timeout=..., stop_after=1)`."""
+    url = make_url(dsn).set(drivername="postgresql").render_as_string(hide_password=False)
+    connection = psycopg.connect(url, autocommit=True, **connect_arguments("listen"))  # type: ignore[arg-type]
+    connection.execute("SET idle_session_timeout = 0")
+    connection.execute(f"LISTEN {CHANNEL}")
+    return connection

@@ -1,0 +1,101 @@
+"""The one lease: claim, renew, charge, give back, for tasks, subtasks and candidates alike.
+
+A claim writes a fresh token; every later write names it, so a stale worker's write changes no row. Times are the
+database's. Storing a result ends the lease in the same statement (`db.candidates.store`, `db.verdicts.store`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+from uuid import UUID, uuid4
+
+from sqlalchemy import Connection, text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Leased(Enum):
+    """A table with lease columns: the state in which its rows wait, and the one in which somebody holds them."""
+
+    CANDIDATE = ("candidate", "sent", "running", "chosen")
+    SUBTASK = ("subtask", "running", "judging", "running")
+
+    def __init__(self, table: str, waits: str, held: str, returns: str) -> None:
+        self.table = table
+        self.waits = waits
+        self.held = held
+        self.returns = returns
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """What a claim got. `ids` are ours under `token`; `held` counts rows that a live lease of the same message holds."""
+
+    token: UUID
+    ids: list[UUID]
+    held: int
+
+
+def claim_message(connection: Connection, ids: Sequence[UUID], message: UUID, seconds: float) -> Claim:
+    """Claim a message's candidates for `seconds`. One statement.
+
+    Only rows that this very message carries are taken: a message sent again in the meantime carries another id. `held`
+    above 0 means that this message was delivered twice and the first delivery still works on it.
+    """
+    token = uuid4()
+    rows = connection.execute(
+        text(
+            """
+            WITH taken AS (
+                UPDATE candidate SET status = 'running', token = :token,
+                       lease_until = now() + make_interval(secs => :seconds)
+                WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'sent' AND message_id = :message
+                RETURNING id
+            )
+            SELECT id, false AS held FROM taken
+            UNION ALL
+            SELECT id, true FROM candidate
+            WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'running' AND message_id = :message AND lease_until > now()
+            """
+        ),
+        {"token": token, "seconds": seconds, "ids": list(ids), "message": message},
+    ).all()
+    return Claim(token=token, ids=[row.id for row in rows if not row.held], held=sum(1 for row in rows if row.held))
+
+
+def renew(connection: Connection, leased: Leased, token: UUID, seconds: float) -> int:
+    """Hold the rows of a token `seconds` longer. Returns how many are still ours."""
+    return connection.execute(
+        text(
+            f"UPDATE {leased.table} SET lease_until = now() + make_interval(secs => :seconds) "  # noqa: S608 - our enum
+            f"WHERE token = :token AND status = '{leased.held}'"
+        ),
+        {"token": token, "seconds": seconds},
+    ).rowcount
+
+
+def charge(connection: Connection, leased: Leased, token: UUID, ids: Sequence[UUID]) -> list[UUID]:
+    """Count an attempt for the rows of one batch, at the moment it enters the model. Returns those still ours."""
+    rows = connection.execute(
+        text(
+            f"UPDATE {leased.table} SET attempt = attempt + 1 "  # noqa: S608 - our enum
+            "WHERE id = ANY(CAST(:ids AS uuid[])) AND token = :token RETURNING id"
+        ),
+        {"ids": list(ids), "token": token},
+    )
+    return [row.id for row in rows]
+
+
+def give_back(connection: Connection, leased: Leased, token: UUID) -> int:
+    """End a lease whose rows were not worked on; nothing is charged. Returns how many rows went back."""
+    return connection.execute(
+        text(
+            f"UPDATE {leased.table} SET status = '{leased.returns}', token = NULL, lease_until = NULL, "  # noqa: S608
+            "message_id = NULL, sent_at = NULL, not_before = NULL "
+            f"WHERE token = :token AND status = '{leased.held}'"
+        ),
+        {"token": token},
+    ).rowcount

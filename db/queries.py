@@ -1,0 +1,167 @@
+"""The read side: a task's whole story, lists of results, and the operator's figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from db.errors import NotFound
+
+STORY = """
+SELECT t.id, t.status, t.source, t.request, t.capability, t.attachments, t.answer, t.confidence, t.fallback, t.error,
+       t.created_at, t.finished_at, t.retry_of,
+       coalesce((
+           SELECT jsonb_agg(jsonb_build_object(
+               'id', s.id, 'name', s.name, 'capability', s.capability, 'status', s.status, 'error', s.error,
+               'candidates', coalesce((
+                   SELECT jsonb_agg(jsonb_build_object(
+                       'id', c.id, 'model', c.model, 'status', c.status, 'output', c.output, 'detail', c.detail,
+                       'usage', c.usage, 'error', c.error, 'seconds', c.seconds, 'attempt', c.attempt, 'rank', c.rank,
+                       'proposed_by', c.proposed_by, 'cached', c.cached) ORDER BY c.rank)
+                   FROM candidate AS c WHERE c.subtask_id = s.id), '[]'),
+               'verdict', (
+                   SELECT jsonb_build_object(
+                       'winner', v.winner, 'winner_id', v.winner_id, 'method', v.method, 'judge', v.judge,
+                       'judge_model', v.judge_model, 'prompt_version', v.prompt_version, 'ranking', v.ranking,
+                       'scores', v.scores, 'reason', v.reason, 'confidence', v.confidence, 'fallback', v.fallback,
+                       'seconds', v.seconds)
+                   FROM verdicts AS v WHERE v.subtask_id = s.id)
+           ) ORDER BY s.position)
+           FROM subtask AS s WHERE s.task_id = t.id), '[]') AS subtasks
+FROM task AS t
+"""
+
+
+def task_story(connection: Connection, task: UUID) -> dict[str, Any]:
+    """Everything stored about one task, as JSON-ready values. Raises `NotFound`."""
+    row = connection.execute(text(STORY + "WHERE t.id = :task"), {"task": task}).one_or_none()
+    if row is None:
+        raise NotFound(f"No task {task}; `bakeoff results` lists the latest ones.")
+    return _plain(dict(row._mapping))  # noqa: SLF001 - the documented name
+
+
+def task_status(connection: Connection, tasks: list[UUID]) -> dict[UUID, str]:
+    """Status of each of these tasks; unknown ids are left out."""
+    rows = connection.execute(
+        text("SELECT id, status FROM task WHERE id = ANY(CAST(:tasks AS uuid[]))"), {"tasks": tasks}
+    )
+    return {row.id: row.status for row in rows}
+
+
+def tasks_starting_with(connection: Connection, prefix: str) -> list[UUID]:
+    """Up to two tasks whose id starts with `prefix` (hexadecimal digits and dashes), for people who type."""
+    low, high = prefix, prefix
+    shape = "00000000-0000-0000-0000-000000000000"
+    low += shape[len(prefix) :]
+    high += shape[len(prefix) :].replace("0", "f")
+    rows = connection.execute(
+        text("SELECT id FROM task WHERE id BETWEEN CAST(:low AS uuid) AND CAST(:high AS uuid) ORDER BY id LIMIT 2"),
+        {"low": low, "high": high},
+    )
+    return list(rows.scalars())
+
+
+def latest_results(
+    connection: Connection,
+    *,
+    limit: int,
+    source: str | None = None,
+    status: str | None = None,
+    before: UUID | None = None,
+) -> list[dict[str, Any]]:
+    """The newest tasks first, by id (which is time); `before` is the last id of the page before."""
+    conditions = []
+    if source is not None:
+        conditions.append("source = :source")
+    if status is not None:
+        conditions.append("status = :status")
+    if before is not None:
+        conditions.append("task_id < :before")
+    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+    rows = connection.execute(
+        text(
+            f"""
+            SELECT task_id, source, status, request, answer, winners, confidence, fallback, error, created_at,
+                   finished_at, retry_of
+            FROM results {where} ORDER BY task_id DESC LIMIT :limit
+            """  # noqa: S608 - only the fixed conditions above
+        ),
+        {"limit": limit, "source": source, "status": status, "before": before},
+    )
+    return [_plain(dict(row._mapping)) for row in rows]  # noqa: SLF001 - the documented name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backlog:
+    """Unfinished work of one model. Ages in seconds."""
+
+    model: str
+    chosen: int
+    sent: int
+    running: int
+    oldest: float | None
+    last_error: str | None
+
+
+def backlogs(connection: Connection) -> dict[str, Backlog]:
+    """Unfinished candidates per model, with the latest error of the last hour."""
+    rows = connection.execute(
+        text(
+            """
+            SELECT m.name AS model, coalesce(w.chosen, 0) AS chosen, coalesce(w.sent, 0) AS sent,
+                   coalesce(w.running, 0) AS running, w.oldest, e.message AS last_error
+            FROM model AS m
+            LEFT JOIN (
+                SELECT model, count(*) FILTER (WHERE status = 'chosen') AS chosen,
+                       count(*) FILTER (WHERE status = 'sent') AS sent,
+                       count(*) FILTER (WHERE status = 'running') AS running,
+                       extract(epoch FROM now() - min(created_at))::double precision AS oldest
+                FROM candidate WHERE status IN ('chosen', 'sent', 'running') GROUP BY model) AS w ON w.model = m.name
+            LEFT JOIN LATERAL (
+                SELECT c.error ->> 'message' AS message FROM candidate AS c
+                WHERE c.model = m.name AND c.status IN ('error', 'dead') AND c.finished_at > now() - interval '1 hour'
+                ORDER BY c.finished_at DESC LIMIT 1) AS e ON true
+            ORDER BY m.name
+            """
+        )
+    )
+    return {row.model: Backlog(**row._mapping) for row in rows}  # noqa: SLF001 - the documented name
+
+
+def open_counts(connection: Connection) -> dict[str, dict[str, int]]:
+    """How many unfinished tasks and subtasks there are in each state."""
+    rows = connection.execute(
+        text(
+            """
+            SELECT 'task' AS what, status, count(*) AS n FROM task WHERE finished_at IS NULL GROUP BY status
+            UNION ALL
+            SELECT 'subtask', status, count(*) FROM subtask WHERE finished_at IS NULL GROUP BY status
+            """
+        )
+    )
+    counts: dict[str, dict[str, int]] = {"task": {}, "subtask": {}}
+    for row in rows:
+        counts[row.what][row.status] = row.n
+    return counts
+
+
+def model_rows(connection: Connection) -> dict[str, dict[str, Any]]:
+    """The table `model`, by name."""
+    rows = connection.execute(text("SELECT name, status, reason, seconds_per_item FROM model"))
+    return {row.name: dict(row._mapping) for row in rows}  # noqa: SLF001 - the documented name
+
+
+def _plain(value: Any) -> Any:
+    """UUIDs and times as text, so that `json.dumps` takes it."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, UUID):
+        return str(value)
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    return value

@@ -1,0 +1,389 @@
+"""The schema. SQLAlchemy models; constraints make wrong states impossible.
+
+Task (plan, integrate), subtask (judge) and candidate (run) carry the same lease columns (`Lease`); one claim, renew,
+finish and give-back serves all of them (`db.lease`). `source` and `priority` of a subtask are copies of its task's,
+which never change, so that dispatch reads one index.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Float,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    MetaData,
+    SmallInteger,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import UUID as PGUUID
+from sqlalchemy.dialects.postgresql.base import ischema_names
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import UserDefinedType
+
+from db.states import (
+    FINAL_CANDIDATE,
+    FINAL_SUBTASK,
+    FINAL_TASK,
+    CandidateState,
+    ModelState,
+    SubtaskState,
+    TaskState,
+    WorkerState,
+)
+
+
+class XID8(UserDefinedType[int]):
+    """A 64-bit transaction id, which never wraps (Postgres 13 and newer)."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        """Name of the type in SQL."""
+        return "xid8"
+
+
+ischema_names["xid8"] = XID8  # so that `alembic check` reads the column back
+
+TIME = DateTime(timezone=True)
+NOW = text("now()")
+NEW_ID = text("bakeoff_uuid7()")
+#: Updated rows find room on their own page (HOT), since no index holds a column that a claim or a store changes.
+HOT = {"postgresql_with": {"fillfactor": 70}}
+
+
+def _one_of(column: str, states: Any) -> str:
+    return f"{column} IN ({', '.join(repr(str(state)) for state in sorted(states))})"
+
+
+class Base(DeclarativeBase):
+    """Names every constraint, so that a migration can name it too."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own hook
+        datetime: TIME,
+        UUID: PGUUID(as_uuid=True),
+        str: Text,
+        dict[str, Any]: JSONB,
+        list[Any]: JSONB,
+        list[str]: ARRAY(Text),
+        float: Float(53),
+    }
+
+
+class Lease:
+    """Who works on a row, until when, and how often it was tried.
+
+    `attempt` counts entries into a model, a judge, a planner; `token` fences late writes: it is set exactly while
+    somebody works on the row.
+    """
+
+    attempt: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))
+    max_attempts: Mapped[int] = mapped_column(SmallInteger, server_default=text("3"))
+    token: Mapped[UUID | None]
+    lease_until: Mapped[datetime | None]
+    not_before: Mapped[datetime | None]
+    sent_at: Mapped[datetime | None]
+    message_id: Mapped[UUID | None]
+
+
+class Task(Lease, Base):
+    """One request from another system."""
+
+    __tablename__ = "task"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=NEW_ID)
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    # What the caller says
+    request: Mapped[str] = mapped_column(server_default=text("''"))
+    capability: Mapped[str | None]
+    source: Mapped[str] = mapped_column(server_default=text("'sql'"))
+    priority: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))
+    options: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    attachments: Mapped[list[Any]] = mapped_column(server_default=text("'[]'"))
+    idempotency_key: Mapped[str | None]
+    run_at: Mapped[datetime | None]
+    deadline: Mapped[datetime | None]
+    # What becomes of it
+    status: Mapped[str] = mapped_column(server_default=text("'pending'"))
+    plan: Mapped[dict[str, Any] | None]
+    cancel_requested_at: Mapped[datetime | None]
+    retry_of: Mapped[UUID | None] = mapped_column(ForeignKey("task.id", ondelete="SET NULL"))
+    answer: Mapped[str | None]
+    artifacts: Mapped[list[Any] | None]
+    winners: Mapped[dict[str, Any] | None]
+    confidence: Mapped[float | None]
+    fallback: Mapped[bool | None]
+    error: Mapped[dict[str, Any] | None]
+    finished_at: Mapped[datetime | None]
+    finished_xid: Mapped[int | None] = mapped_column(XID8)
+
+    __table_args__ = (
+        CheckConstraint(_one_of("status", TaskState), name="status"),
+        CheckConstraint("request <> '' OR attachments <> '[]'", name="something_asked"),
+        CheckConstraint("source <> '' AND length(source) <= 100", name="source"),
+        CheckConstraint("priority BETWEEN -100 AND 100", name="priority"),
+        CheckConstraint("jsonb_typeof(options) = 'object'", name="options_object"),
+        CheckConstraint("jsonb_typeof(attachments) = 'array'", name="attachments_array"),
+        CheckConstraint("length(idempotency_key) BETWEEN 1 AND 200", name="idempotency_key"),
+        CheckConstraint("deadline > run_at", name="deadline_after_run_at"),
+        CheckConstraint(f"({_one_of('status', FINAL_TASK)}) = (finished_at IS NOT NULL)", name="final_finished"),
+        CheckConstraint("(finished_at IS NULL) = (finished_xid IS NULL)", name="finished_xid"),
+        CheckConstraint("status <> 'done' OR answer IS NOT NULL", name="done_answer"),
+        CheckConstraint("status <> 'failed' OR error IS NOT NULL", name="failed_error"),
+        CheckConstraint("(token IS NULL) = (lease_until IS NULL)", name="lease_whole"),
+        CheckConstraint("token IS NULL OR status IN ('planning', 'integrating')", name="lease_state"),
+        CheckConstraint("attempt BETWEEN 0 AND 1000 AND max_attempts BETWEEN 1 AND 1000", name="attempts"),
+        Index("ix_task_pending", text("priority DESC"), "created_at", postgresql_where=text("status = 'pending'")),
+        Index(
+            "ix_task_open",
+            "id",
+            postgresql_where=text("status IN ('planning', 'running', 'integrating')"),
+        ),
+        Index("ix_task_finished_at_id", "finished_at", "id", postgresql_where=text("finished_at IS NOT NULL")),
+        Index("ix_task_finished_xid_id", "finished_xid", "id", postgresql_where=text("finished_at IS NOT NULL")),
+        Index(
+            "uq_task_source_idempotency_key",
+            "source",
+            "idempotency_key",
+            unique=True,
+            postgresql_where=text("idempotency_key IS NOT NULL"),
+        ),
+        Index("ix_task_retry_of", "retry_of", postgresql_where=text("retry_of IS NOT NULL")),
+        HOT,
+    )
+
+
+class Subtask(Lease, Base):
+    """One step of a task: one capability, its inputs, the subtasks it needs.
+
+    `inputs` is a list of references: `{"request": true}`, `{"attachment": 0}`, `{"text": "..."}`, `{"subtask": "name"}`.
+    """
+
+    __tablename__ = "subtask"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=NEW_ID)
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    task_id: Mapped[UUID] = mapped_column(ForeignKey("task.id", ondelete="CASCADE"))
+    position: Mapped[int] = mapped_column(SmallInteger)
+    name: Mapped[str]
+    capability: Mapped[str]
+    inputs: Mapped[list[Any]]
+    options: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    source: Mapped[str]
+    priority: Mapped[int] = mapped_column(SmallInteger)
+    candidates_wanted: Mapped[int] = mapped_column(SmallInteger)
+    quorum: Mapped[int] = mapped_column(SmallInteger, server_default=text("1"))
+    judge: Mapped[str]
+    deadline: Mapped[datetime | None]
+    status: Mapped[str]
+    needs_review: Mapped[bool] = mapped_column(server_default=text("false"))
+    error: Mapped[dict[str, Any] | None]
+    finished_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint(_one_of("status", SubtaskState), name="status"),
+        CheckConstraint(f"({_one_of('status', FINAL_SUBTASK)}) = (finished_at IS NOT NULL)", name="final_finished"),
+        CheckConstraint("status <> 'failed' OR error IS NOT NULL", name="failed_error"),
+        CheckConstraint("(token IS NULL) = (lease_until IS NULL)", name="lease_whole"),
+        CheckConstraint("(token IS NOT NULL) = (status = 'judging')", name="lease_state"),
+        CheckConstraint("attempt BETWEEN 0 AND 1000 AND max_attempts BETWEEN 1 AND 1000", name="attempts"),
+        CheckConstraint("candidates_wanted BETWEEN 1 AND 64", name="candidates_wanted"),
+        CheckConstraint("quorum BETWEEN 1 AND 64", name="quorum"),
+        CheckConstraint("jsonb_typeof(inputs) = 'array'", name="inputs_array"),
+        UniqueConstraint("task_id", "position"),
+        UniqueConstraint("task_id", "name"),
+        Index("ix_subtask_ready", text("priority DESC"), "created_at", postgresql_where=text("status = 'ready'")),
+        Index("ix_subtask_open", "id", postgresql_where=text("status IN ('blocked', 'running', 'judging')")),
+        HOT,
+    )
+
+
+class SubtaskNeed(Base):
+    """An edge of a task's DAG: `subtask_id` reads the result of `needs_id`."""
+
+    __tablename__ = "subtask_need"
+
+    subtask_id: Mapped[UUID] = mapped_column(ForeignKey("subtask.id", ondelete="CASCADE"), primary_key=True)
+    needs_id: Mapped[UUID] = mapped_column(ForeignKey("subtask.id", ondelete="CASCADE"), primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+    __table_args__ = (
+        CheckConstraint("subtask_id <> needs_id", name="not_itself"),
+        Index("ix_subtask_need_needs_id", "needs_id"),
+    )
+
+
+class Model(Base):
+    """What the scheduler knows of a model of the registry. Rows are never deleted: candidates name them."""
+
+    __tablename__ = "model"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    capability: Mapped[str]
+    backend: Mapped[str]
+    source: Mapped[str]
+    queue: Mapped[str] = mapped_column(unique=True)
+    revision: Mapped[str] = mapped_column(server_default=text("''"))
+    facts: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))  # the registry's `metadata`
+    status: Mapped[str] = mapped_column(server_default=text("'active'"))
+    reason: Mapped[str | None]
+    consecutive_failures: Mapped[int] = mapped_column(server_default=text("0"))
+    suspended_at: Mapped[datetime | None]
+    probe_after: Mapped[datetime | None]
+    seconds_per_item: Mapped[float | None]  # moving average over batches
+
+    __table_args__ = (
+        CheckConstraint(_one_of("status", ModelState), name="status"),
+        CheckConstraint("status <> 'suspended' OR reason IS NOT NULL", name="suspended_reason"),
+        CheckConstraint("consecutive_failures >= 0", name="consecutive_failures"),
+    )
+
+
+class Candidate(Lease, Base):
+    """One model's attempt at one subtask. `rank` is the selectors' order, 0 first."""
+
+    __tablename__ = "candidate"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=NEW_ID)
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    subtask_id: Mapped[UUID] = mapped_column(ForeignKey("subtask.id", ondelete="CASCADE"))
+    model: Mapped[str] = mapped_column(ForeignKey("model.name"))
+    rank: Mapped[int] = mapped_column(SmallInteger)
+    proposed_by: Mapped[list[Any]] = mapped_column(server_default=text("'[]'"))  # [{"selector": ..., "rank": ...}]
+    isolate: Mapped[bool] = mapped_column(server_default=text("false"))  # travels alone: a neighbour of a lost child
+    status: Mapped[str] = mapped_column(server_default=text("'chosen'"))
+    output: Mapped[str | None]
+    detail: Mapped[dict[str, Any] | None]
+    usage: Mapped[dict[str, Any] | None]
+    error: Mapped[dict[str, Any] | None]  # {"kind", "code", "message"}
+    seconds: Mapped[float | None]  # its share of its batch's time in the model
+    revision: Mapped[str | None]
+    cached: Mapped[bool] = mapped_column(server_default=text("false"))
+    finished_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint(_one_of("status", CandidateState), name="status"),
+        CheckConstraint(f"({_one_of('status', FINAL_CANDIDATE)}) = (finished_at IS NOT NULL)", name="final_finished"),
+        CheckConstraint("(token IS NULL) = (lease_until IS NULL)", name="lease_whole"),
+        CheckConstraint("(token IS NOT NULL) = (status = 'running')", name="lease_state"),
+        CheckConstraint("status <> 'sent' OR (message_id IS NOT NULL AND sent_at IS NOT NULL)", name="sent_message"),
+        CheckConstraint("(status = 'done') = (output IS NOT NULL)", name="done_output"),
+        CheckConstraint("status NOT IN ('error', 'dead') OR error IS NOT NULL", name="failed_error"),
+        CheckConstraint("attempt BETWEEN 0 AND 1000 AND max_attempts BETWEEN 1 AND 1000", name="attempts"),
+        CheckConstraint("rank >= 0", name="rank"),
+        UniqueConstraint("subtask_id", "model"),
+        UniqueConstraint("id", "subtask_id"),  # what a verdict's winner refers to
+        Index("ix_candidate_in_flight", "model", "message_id", postgresql_where=text("status IN ('sent', 'running')")),
+        Index("ix_candidate_chosen", "model", "not_before", postgresql_where=text("status = 'chosen'")),
+        HOT,
+    )
+
+
+class Verdict(Base):
+    """What a judge decided about a subtask: at most one, and its winner is one of the subtask's own candidates."""
+
+    __tablename__ = "verdict"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=NEW_ID)
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    subtask_id: Mapped[UUID] = mapped_column(ForeignKey("subtask.id", ondelete="CASCADE"), unique=True)
+    winner_id: Mapped[UUID]
+    ranking: Mapped[list[Any]]  # candidate ids, best first
+    scores: Mapped[dict[str, Any]]  # candidate id → score, higher is better
+    reason: Mapped[str]
+    method: Mapped[str]  # `nll`, `choice`; `only_candidate` and `fallback` where no judge was asked
+    judge: Mapped[str]  # name in the registry
+    judge_model: Mapped[str | None]  # identity of the language model that was asked
+    prompt_version: Mapped[str | None]
+    orders: Mapped[list[Any]] = mapped_column(server_default=text("'[]'"))  # what was asked, in each order, and read
+    confidence: Mapped[float | None]
+    fallback: Mapped[bool] = mapped_column(server_default=text("false"))
+    seconds: Mapped[float]
+
+    __table_args__ = (
+        ForeignKeyConstraint(["winner_id", "subtask_id"], ["candidate.id", "candidate.subtask_id"], ondelete="CASCADE"),
+        CheckConstraint("reason <> ''", name="reason"),
+        CheckConstraint("confidence BETWEEN 0 AND 1", name="confidence"),
+        CheckConstraint("seconds >= 0", name="seconds"),
+    )
+
+
+class Preference(Base):
+    """For this input, `better` is better than `worse`: from a human or a judge."""
+
+    __tablename__ = "preference"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=NEW_ID)
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    capability: Mapped[str]
+    origin: Mapped[str]
+    annotator: Mapped[str | None]
+    subtask_id: Mapped[UUID | None] = mapped_column(ForeignKey("subtask.id", ondelete="SET NULL"))
+    group_key: Mapped[str]  # what the pair shares: a subtask id, an image, an instruction; splits go by it
+    input: Mapped[dict[str, Any]]
+    better: Mapped[dict[str, Any]]  # {"text", "model"}
+    worse: Mapped[dict[str, Any]]
+
+    __table_args__ = (
+        CheckConstraint("origin IN ('human', 'judge', 'import')", name="origin"),
+        CheckConstraint("better <> worse", name="not_itself"),
+        Index("ix_preference_capability_created_at", "capability", "created_at"),
+        Index("ix_preference_subtask_id", "subtask_id", postgresql_where=text("subtask_id IS NOT NULL")),
+    )
+
+
+class Artifact(Base):
+    """A blob of the content-addressed store: an attachment or an output too large for a row."""
+
+    __tablename__ = "artifact"
+
+    sha256: Mapped[str] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    size: Mapped[int] = mapped_column(BigInteger)
+    media_type: Mapped[str]
+
+    __table_args__ = (
+        CheckConstraint("sha256 ~ '^[0-9a-f]{64}$'", name="sha256"),
+        CheckConstraint("size >= 0", name="size"),
+    )
+
+
+class Worker(Base):
+    """What a worker process said last. `queues` is what it consumes."""
+
+    __tablename__ = "worker"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    host: Mapped[str]
+    pid: Mapped[int]
+    queues: Mapped[list[str]]
+    status: Mapped[str]
+    error: Mapped[str | None]
+    heartbeat_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+    __table_args__ = (
+        CheckConstraint(_one_of("status", WorkerState), name="status"),
+        Index("ix_worker_heartbeat_at", "heartbeat_at"),
+    )

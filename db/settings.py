@@ -1,0 +1,186 @@
+"""Settings: environment variables `BAKEOFF_*`, each with its unit, its default and what follows from it.
+
+`bakeoff config` prints them, secrets masked. They are checked together when a process starts: a worker whose lease or
+limits do not fit refuses to start with a sentence (`SettingsError`).
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+from platformdirs import user_cache_dir
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from db.errors import SettingsError, Unreachable
+from db.instance import read_instance, running
+from db.registry import Registry, read_registry
+
+HOME_NAME = ".bakeoff"
+
+Seconds = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+def find_home() -> Path:
+    """The nearest `.bakeoff` folder in this folder or above it, as git looks for `.git`; else one in this folder."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / HOME_NAME).is_dir():
+            return folder / HOME_NAME
+    return here / HOME_NAME
+
+
+def find_models_file() -> Path:
+    """`models.toml` of this folder, else of the checkout, else the one that the wheel brought."""
+    package = Path(__file__).resolve().parent
+    places = (Path.cwd() / "models.toml", package.parent / "models.toml", package / "models.toml")
+    return next((place for place in places if place.is_file()), places[0])
+
+
+class Settings(BaseSettings):
+    """One value object, made once per process by `load_settings`."""
+
+    model_config = SettingsConfigDict(env_prefix="BAKEOFF_", frozen=True, extra="ignore")
+
+    # Where things are
+    home: Path = Field(default_factory=find_home, description="Folder of the servers, logs and blobs of `bakeoff up`.")
+    cache: Path = Field(
+        default_factory=lambda: Path(user_cache_dir("bakeoff")),
+        description="Weights fetched and converted, shared by every home of this user.",
+    )
+    database_url: SecretStr | None = Field(None, description="postgresql://...; empty: the running `bakeoff up`.")
+    redis_url: SecretStr | None = Field(None, description="redis://... or rediss://; empty: the running `bakeoff up`.")
+    blob_url: str | None = Field(None, description="fsspec URL of the attachments; empty: `blobs` in the home folder.")
+    models_file: Path = Field(default_factory=find_models_file, description="The registry.")
+    profile: str = Field("demo", description="Which models of the registry this installation runs.")
+    eval_data: Path | None = Field(None, description="Folder of evaluation sets, for `benchmarks/` only.")
+
+    # Choosing and sending
+    candidates: Annotated[int, Field(ge=1, le=16)] = Field(3, description="Models per subtask (k).")
+    max_candidates: Annotated[int, Field(ge=1, le=64)] = Field(8, description="Most models one subtask may try.")
+    wave_size: Annotated[int, Field(ge=1, le=1024)] = Field(
+        8, description="Subtasks that leave together at most; a wave never waits to be filled."
+    )
+    settle_seconds: Annotated[float, Field(ge=0)] = Field(
+        20.0, description="After its start a scheduler waits this long for all models before it goes on with fewer."
+    )
+    poll_seconds: Seconds = Field(1.0, description="Longest wait of a scheduler between two looks, NOTIFY or not.")
+
+    # Leases and limits; see `_limits_fit`
+    lease_seconds: Seconds = Field(60.0, description="A claim is void this long after its last renewal.")
+    message_limit: Seconds = Field(600.0, description="Longest run of one message; its worker's child is killed then.")
+    start_allowance: Seconds = Field(120.0, description="Time a message may wait for a model to load, on top.")
+    visibility_timeout: Seconds = Field(3600.0, description="Redis redelivers a message unacknowledged this long.")
+    result_expires: Seconds = Field(7200.0, description="How long Redis keeps the counter of a chord.")
+    judge_grace: Annotated[float, Field(ge=0)] = Field(
+        5.0, description="The reconciler judges only what its chord has left unjudged this long."
+    )
+    lost_after: Seconds = Field(5.0, description="A message unclaimed on an empty, idle queue this long is lost.")
+    retry_delay: Seconds = Field(2.0, description="First delay of a retry; doubles each time, with jitter.")
+    worker_timeout: Seconds = Field(30.0, description="A worker without a heartbeat this long is not alive.")
+    heartbeat_seconds: Seconds = Field(5.0, description="How often a worker says that it is alive.")
+    publish_timeout: Seconds = Field(2.0, description="Longest wait for Redis when a message is sent.")
+
+    # What one request may hold
+    max_request_chars: Count = Field(100_000, description="Longer requests are refused: no packaged model reads more.")
+    max_attachment_bytes: Count = Field(50_000_000, description="Per file; a worker holds a batch of them in memory.")
+    max_attachments: Count = Field(16, description="Files per task.")
+    max_options_bytes: Count = Field(20_000, description="Size of a task's `options` as JSON.")
+    max_output_chars: Count = Field(200_000, description="A longer output is an error of the model, not stored.")
+
+    # The process
+    threads: Annotated[int, Field(ge=1, le=256)] | None = Field(
+        None, description="CPU threads per model process; empty: cores divided by the workers that `up` starts."
+    )
+    device: str = Field("auto", description="`auto`, `cpu`, `cuda:0` ...: where this worker's models run.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    log_format: Literal["auto", "text", "json"] = Field("auto", description="`auto`: text on a terminal, else JSON.")
+
+    @model_validator(mode="after")
+    def _limits_fit(self) -> Settings:
+        if self.message_limit >= self.visibility_timeout:
+            raise ValueError(
+                f"BAKEOFF_MESSAGE_LIMIT ({self.message_limit:g} s) must be below BAKEOFF_VISIBILITY_TIMEOUT "
+                f"({self.visibility_timeout:g} s), or Redis delivers a running message again"
+            )
+        if self.visibility_timeout >= self.result_expires:
+            raise ValueError(
+                f"BAKEOFF_VISIBILITY_TIMEOUT ({self.visibility_timeout:g} s) must be below BAKEOFF_RESULT_EXPIRES "
+                f"({self.result_expires:g} s), or a chord's counter goes before its last message"
+            )
+        if self.heartbeat_seconds * 2 >= self.worker_timeout:
+            raise ValueError(
+                f"BAKEOFF_WORKER_TIMEOUT ({self.worker_timeout:g} s) must be over twice BAKEOFF_HEARTBEAT_SECONDS "
+                f"({self.heartbeat_seconds:g} s), or one late heartbeat makes a worker dead"
+            )
+        if self.candidates > self.max_candidates:
+            raise ValueError(
+                f"BAKEOFF_CANDIDATES ({self.candidates}) is over BAKEOFF_MAX_CANDIDATES ({self.max_candidates})"
+            )
+        return self
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The registry, read once, with the models of this profile only."""
+        return read_registry(self.models_file).restricted_to(self.profile)
+
+    @property
+    def dsn(self) -> str:
+        """URL of Postgres, secrets included. Raises `Unreachable` where none is set and nothing runs here."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return self._of_the_running_instance("database_url", "BAKEOFF_DATABASE_URL")
+
+    @property
+    def broker(self) -> str:
+        """URL of Redis, secrets included. Raises `Unreachable` where none is set and nothing runs here."""
+        if self.redis_url is not None:
+            return self.redis_url.get_secret_value()
+        return self._of_the_running_instance("redis_url", "BAKEOFF_REDIS_URL")
+
+    @property
+    def blobs(self) -> str:
+        """fsspec URL of the blob store."""
+        return self.blob_url or str(self.home / "blobs")
+
+    def _of_the_running_instance(self, field: str, variable: str) -> str:
+        instance = read_instance(self.home)
+        if instance is None or not running(instance):
+            raise Unreachable(
+                f"Nothing runs in {self.home}. Start it with `bakeoff up`, or set BAKEOFF_HOME to the folder of a "
+                f"running one, or {variable} to a server of yours."
+            )
+        return str(getattr(instance, field))
+
+    def environment(self) -> dict[str, str]:
+        """What a child process needs to see the same settings: the fields that differ from a fresh default."""
+        out = {}
+        for name in self.model_fields_set:
+            value = getattr(self, name)
+            if value is not None:
+                text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+                out[f"BAKEOFF_{name.upper()}"] = text
+        return out
+
+
+def unknown_variables() -> list[str]:
+    """`BAKEOFF_*` variables of the environment that no setting reads: usually a spelling mistake."""
+    known = {f"BAKEOFF_{name.upper()}" for name in Settings.model_fields} | {"BAKEOFF_WORKER"}
+    return sorted(name for name in os.environ if name.startswith("BAKEOFF_") and name not in known)
+
+
+@lru_cache(maxsize=1)
+def load_settings() -> Settings:
+    """The settings of this process. Raises `SettingsError`, which names the variable and what it holds."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        if not first["loc"]:
+            raise SettingsError(str(first["msg"]).removeprefix("Value error, ") + ".") from None
+        name = f"BAKEOFF_{str(first['loc'][0]).upper()}"
+        raise SettingsError(f"{name}={first.get('input')!r}: {first['msg']}.") from None
