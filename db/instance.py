@@ -1,18 +1,21 @@
 """What a running `bakeoff up` leaves in its home folder for everybody else to find: `up.json`.
 
-Commands started beside it read the addresses here, so nobody copies a password. The supervisor writes the file
-(`scheduler/instance.py`); this side only reads, and never trusts a process id without its start time: ids are used
-again, after a reboot at once.
+Commands started beside it read the addresses here, so nobody copies a password. The supervisor writes the
+file (`scheduler/instance.py`); this side only reads, and never trusts a process id without its start time:
+ids are used again, after a reboot at once.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from db.errors import RefusedNow
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FILE_NAME = "up.json"
 
@@ -68,7 +71,7 @@ class Instance(BaseModel):
 
 
 def read_instance(home: Path) -> Instance | None:
-    """The state that the last `up` of this home wrote; None when there is none. It may be dead: ask `running`."""
+    """What the last `up` of this home wrote; None when there is nothing. It may be dead: ask `running`."""
     path = home / FILE_NAME
     try:
         return Instance.model_validate_json(path.read_bytes())
