@@ -16,8 +16,8 @@ def convert(source: Path, target: Path) -> None:
 
     Raises `ValueError` where `source` holds none or several.
     """
-    import torch  # noqa: PLC0415 - only the process that converts pays for it
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig  # noqa: PLC0415
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     found = sorted(source.glob("*.gguf"))
     if len(found) != 1:

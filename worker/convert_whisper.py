@@ -4,7 +4,6 @@ NEW_FOLDER`.
 `FOLDER` holds `model.bin`, `config.json` and `tokenizer.json` of a float Whisper. The result is half
 precision.
 """
-# ruff: noqa: PLC0415 - torch and transformers are imported only by the process that converts
 
 from __future__ import annotations
 

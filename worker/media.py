@@ -1,9 +1,8 @@
 """Attachments decoded into what engines read: sound as 16 kHz mono samples, pictures as RGB.
 
-Every backend decodes here, so that limits and error sentences are the same for all of them. The limits guard
-a worker against files that are small on disk and huge in memory.
+Every backend decodes here, so that limits and error sentences are the same for all of them. The limits
+guard a worker against files that are small on disk and huge in memory.
 """
-# ruff: noqa: PLC0415 - numpy, Pillow and soundfile are imported where a worker first needs them
 
 from __future__ import annotations
 
@@ -26,6 +25,7 @@ MAX_SECONDS = 2 * 3600.0  # two hours of sound are 460 MB of float32
 MAX_PIXELS = 50_000_000  # an A4 page at 600 dpi has 35 million
 MIN_RATE, MAX_RATE = 1_000, 768_000  # Hz
 UNSPECIFIC = frozenset({"", "application/octet-stream", "binary/octet-stream"})
+TEXT_TYPES = frozenset({"application/json", "application/xml", "application/yaml", "application/x-ndjson"})
 EXTRA_TYPES = {"audio": frozenset({"application/ogg", "video/ogg"}), "image": frozenset[str]()}
 
 
@@ -96,7 +96,8 @@ def resample(samples: NDArray[np.float32], rate: int, *, target: int = SAMPLE_RA
     windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1)
     result = np.empty(count, dtype=np.float32)
     for first in range(min(up, count)):
-        # Outputs `first`, `first + up`, ... fall on the same fraction of an input sample and share a filter.
+        # Outputs `first`, `first + up`, ... fall on the same fraction of an input sample and share a
+        # filter.
         start, fraction = divmod(first * down, up)
         away = offsets - fraction / up
         window = np.i0(8.6 * np.sqrt(np.clip(1 - (away / (reach + 1)) ** 2, 0, None))) / np.i0(8.6)
@@ -152,3 +153,21 @@ def _as_rgb(image: Image) -> Image:
         page = Pictures.new("RGBA", coloured.size, "white")
         return Pictures.alpha_composite(page, coloured).convert("RGB")
     return image.convert("RGB")
+
+
+def request_text(item: Input) -> str:
+    """What a model that reads text is asked: the request and its text files, or the instruction where
+    both are empty.
+
+    Raises `BadInput` for a file that is not text: to leave it out would answer another question.
+    """
+    parts = [item.text.strip()]
+    for file in item.files:
+        readable = file.media_type.startswith("text/") or file.media_type in TEXT_TYPES
+        try:
+            if not readable:
+                raise BadInput(f"This model reads text only and got {file.name} ({file.media_type}).")
+            parts.append(f"{file.name}:\n{file.data.decode()}")
+        except UnicodeDecodeError:
+            raise BadInput(f"{file.name}: not UTF-8 text.") from None
+    return "\n\n".join(filter(None, parts)) or item.instruction

@@ -236,8 +236,8 @@ def _run_converter(module: str, source: Path, target: Path) -> None:
 
 def _fetch_hub(model: ModelEntry, source: HubSource, cache: Path, report: Progress) -> Path:
     try:
-        import huggingface_hub as hub  # noqa: PLC0415 - only a pull from the hub needs it
-        from huggingface_hub.errors import OfflineModeIsEnabled  # noqa: PLC0415
+        import huggingface_hub as hub
+        from huggingface_hub.errors import OfflineModeIsEnabled
     except ImportError:
         raise WeightsError(f'{source} needs huggingface_hub: `pip install "bakeoff[transformers]"`.') from None
     report(f"downloading {source.hub}", 0, None)
