@@ -24,7 +24,7 @@ from scheduler.run_as import choose, server_env
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 HOST = "127.0.0.1"
@@ -48,6 +48,7 @@ class EmbeddedServer(ABC):
         self.folder = folder.absolute()
         self.port = port
         self.durable = durable
+        self.give_up: Callable[[], bool] = lambda: False  # asked while a start takes long
         self._port_is_known = port is not None  # to others, who hold the address
         self._lock: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -99,7 +100,7 @@ class EmbeddedServer(ABC):
         files.make_folder(self.folder)
         self._take_lock()
         try:
-            self._stop_leftover()
+            self._end_leftover()
             self._user = self._user or self.choose_user()
             self.prepare(self._user)
             self._launch(self._user)
@@ -109,15 +110,23 @@ class EmbeddedServer(ABC):
             raise
         return self.url
 
-    def stop(self) -> None:
-        """Stop it and let go of the folder; the data stays."""
+    def stop(self, *, at_once: bool = False) -> None:
+        """Stop it and let go of the folder; the data stays. `at_once` leaves the next start more to recover."""
         if self._process is not None:
-            end_process(self._process, self.stop_steps)
+            end_process(self._process, self.stop_steps[1:] if at_once else self.stop_steps)
             self._process = None
             self._pid_file.unlink(missing_ok=True)
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    def stop_leftover(self) -> bool:
+        """Stop a server on this folder that lost its parent; returns whether there was one."""
+        self._take_lock()
+        try:
+            return self._end_leftover()
+        finally:
+            self.stop()
 
     def kill(self) -> None:
         """Stop it at once, as a crash would."""
@@ -156,12 +165,12 @@ class EmbeddedServer(ABC):
                 "or use another BAKEOFF_HOME."
             )
 
-    def _stop_leftover(self) -> None:
+    def _end_leftover(self) -> bool:
         """Nobody else holds the lock, so a server on this folder has lost its parent."""
         found = self.leftover()
-        if found is not None:
-            end_leftover(found, [*self.stop_steps, (signal.SIGKILL, 5.0)])
+        ended = found is not None and end_leftover(found, [*self.stop_steps, (signal.SIGKILL, 5.0)])
         self._pid_file.unlink(missing_ok=True)
+        return ended
 
     def _launch(self, user: RunAs) -> None:
         for _ in range(_TRIES):
@@ -207,6 +216,8 @@ class EmbeddedServer(ABC):
                 return False
             if self.answers(process.pid):
                 return True
+            if self.give_up():
+                break
             time.sleep(0.01)
         end_process(process, [*self.stop_steps, (signal.SIGKILL, 5.0)])
         return False

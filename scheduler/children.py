@@ -1,0 +1,176 @@
+"""The processes of one `up`: which ones a profile needs, and one of them while it runs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import psutil
+
+from db.instance import ChildRef
+from scheduler.backoff import Backoff
+from scheduler.processes import end_group, last_lines, spawn
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from db.registry import Registry
+
+FLOWER_USER = "bakeoff"
+FLOWER_TASKS = 5000
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChildSpec:
+    """A process to keep running: `python COMMAND`."""
+
+    name: str  # also of its log file
+    command: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)  # on top of what all children get
+    models: tuple[str, ...] = ()
+    reports: bool = False  # says by heartbeat when it is ready
+    stop_rank: int = 0  # at the end the lower ranks stop first
+    grace: float = 10.0  # seconds from SIGTERM to SIGKILL
+
+    @property
+    def title(self) -> str:
+        """What a person calls it."""
+        return f"model {', '.join(self.models)}" if self.models else self.name
+
+
+class Child:
+    """A child while it runs, ends and runs again."""
+
+    def __init__(self, spec: ChildSpec, log: Path, environment: Mapping[str, str]) -> None:
+        self.spec = spec
+        self.log = log
+        self._environment = {**environment, **spec.environment}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started = 0.0
+        self.backoff = Backoff()
+
+    def start(self) -> None:
+        """Start it now."""
+        command = [sys.executable, *self.spec.command]
+        self._process = spawn(command, log=self.log, env=self._environment)
+        self._started = time.monotonic()
+
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def due(self) -> bool:
+        """Whether it ended and its delay is over."""
+        return self._process is None and self.backoff.due()
+
+    def ended(self) -> str | None:
+        """Once after each end of its own: one line about it. It then becomes `due` after a growing delay."""
+        if self._process is None or self._process.poll() is None:
+            return None
+        code = self._process.returncode
+        end_group(self._process.pid)
+        self._process = None
+        delay = self.backoff.failed(time.monotonic() - self._started)
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        last = last_lines(self.log) or "nothing"
+        return f"{self.spec.name} {how}, starts again in {delay:g} s; last line of {self.log}: {last}"
+
+    def ref(self) -> ChildRef | None:
+        """For `up.json`."""
+        if self._process is None:
+            return None
+        try:
+            started = psutil.Process(self._process.pid).create_time()
+        except psutil.NoSuchProcess:
+            return None
+        return ChildRef(name=self.spec.name, pid=self._process.pid, start_time=started)
+
+    def pids(self) -> set[int]:
+        """Its process and what that one started."""
+        if self._process is None:
+            return set()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            children = psutil.Process(self._process.pid).children(recursive=True)
+            return {self._process.pid, *(child.pid for child in children)}
+        return set()
+
+    def ask_to_stop(self) -> None:
+        """SIGTERM: finish or give back what it holds."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+
+    def kill(self) -> None:
+        """End it and whatever it started, at once."""
+        if self._process is not None:
+            end_group(self._process.pid)
+            self._process.wait()
+
+
+def children_of(registry: Registry, profile: str) -> list[ChildSpec]:
+    """What a profile needs beside the servers: scheduler, intake, one worker per model, the judge.
+
+    The judge shares the process, and so the weights, of the language model that it asks.
+    """
+    chosen = registry.profile(profile).models
+    served = {entry.capability for entry in registry.restricted_to(profile).models.values()}
+    judges = {registry.capabilities[name].judge for name in served}
+    asked = sorted({model for name in judges if (model := registry.judges[name].model) is not None})
+    specs = [
+        ChildSpec(name="scheduler", command=_bakeoff("scheduler"), stop_rank=1),
+        ChildSpec(name="intake", command=_bakeoff("worker", "--intake"), reports=True, grace=20.0),
+    ]
+    specs += [_worker((name,)) for name in chosen if name not in asked]
+    if judges:
+        specs.append(_worker(tuple(asked), judge=True))
+    return specs
+
+
+def flower_spec(port: int, password: str, *, app: str = "worker.app") -> ChildSpec:
+    """Flower behind a password, unable to change anything, with bounded memory."""
+    options = [
+        "--conf=/dev/null",  # it would otherwise run a flowerconfig.py of the current folder
+        "--address=127.0.0.1",
+        f"--port={port}",
+        "--read_only=True",
+        "--persistent=False",
+        f"--max_tasks={FLOWER_TASKS}",
+        "--purge_offline_workers=300",
+    ]
+    return ChildSpec(
+        name="flower",
+        command=("-m", "celery", "--app", app, "flower", *options),
+        environment={"FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{password}", "FLOWER_UNAUTHENTICATED_API": "false"},
+        stop_rank=2,
+        grace=5.0,
+    )
+
+
+def threads_per_worker(workers: int) -> int:
+    """CPU threads that each model process gets when nobody says how many."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS
+        cores = os.cpu_count() or 1
+    return max(1, cores // max(1, workers))
+
+
+def _worker(models: tuple[str, ...], *, judge: bool = False) -> ChildSpec:
+    role = ("--judge",) if judge else ()
+    return ChildSpec(
+        name="worker-" + ("+".join(models) or "judge"),
+        command=_bakeoff("worker", *models, *role),
+        models=models,
+        reports=True,
+        grace=30.0,  # over the soft shutdown of a worker, which puts its messages back
+    )
+
+
+def _bakeoff(*arguments: str) -> tuple[str, ...]:
+    return ("-m", "scheduler.cli", *arguments)
