@@ -1,4 +1,4 @@
-"""What every transformers model shares: checked params, device and type, batches by budget, and running
+"""What every transformers model shares: device and type, batches by budget, and running
 out of memory."""
 
 from __future__ import annotations
@@ -9,9 +9,7 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from db.errors import RegistryError, WeightsError
+from db.errors import WeightsError
 from db.states import ErrorKind
 from worker.backends import BadInput, Failure, Output, failure_from
 
@@ -24,26 +22,7 @@ if TYPE_CHECKING:
     from worker.backends import Input, Place
 
 Prepared = TypeVar("Prepared")
-Given = TypeVar("Given", bound=BaseModel)
 FAST_BF16 = frozenset({"amx_bf16", "avx512_bf16", "bf16"})  # without one of them float32 is faster on a CPU
-
-
-class Params(BaseModel):
-    """Base of the `params` tables: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def read_params(model: ModelEntry, kind: type[Given]) -> Given:
-    """The `params` of a registry entry, checked. Raises `RegistryError`, which names the key at fault."""
-    try:
-        return kind.model_validate(model.params)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(["models", model.name, "params", *(str(part) for part in first["loc"])])
-        known = ", ".join(sorted(kind.model_fields))
-        reason = f"there are: {known}" if first["type"] == "extra_forbidden" else first["msg"]
-        raise RegistryError(f"{place} = {first.get('input')!r}: {reason}.") from None
 
 
 def whole_number(item: Input, name: str, default: int, least: int, most: int) -> int:

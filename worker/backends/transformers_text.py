@@ -11,14 +11,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from worker.backends import BadInput, Output
-from worker.backends.transformers_head import (
-    Head,
-    Params,
-    load_preprocessor,
-    load_pretrained,
-    read_params,
-    whole_number,
-)
+from worker.backends.engine import Params, checked_params
+from worker.backends.transformers_head import Head, load_preprocessor, load_pretrained, whole_number
 from worker.media import request_text
 from worker.weights import identity
 
@@ -61,7 +55,7 @@ class TextGeneration(Head[Prompt]):
     """
 
     def __init__(self, model: ModelEntry, place: Place) -> None:
-        self.params = read_params(model, TextParams)
+        self.params = checked_params(model, TextParams)
         super().__init__(model, place, self.params.batch_tokens)
         self.identity = identity(model, place.weights)
         self.network: Any = None

@@ -1,0 +1,76 @@
+"""Prompts of judges: versioned files, and the care that quoted text needs.
+
+A version never changes: a better prompt is a new file, so that a stored verdict can be read beside what
+was asked.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateNotFound
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from db.errors import RegistryError
+
+if TYPE_CHECKING:
+    from db.registry import JudgeEntry
+    from worker.backends import LanguageModel
+
+FOLDER = Path(__file__).parent / "prompts"
+# Plain text for a language model: nothing is escaped for HTML, `escape_tags` guards the quotes.
+ENVIRONMENT = Environment(loader=FileSystemLoader(FOLDER), undefined=StrictUndefined, autoescape=False)  # noqa: S701
+TAG = re.compile(r"<(?=\s*/?\s*(?:answer|task)\b)", re.IGNORECASE)
+
+
+class JudgeParams(BaseModel):
+    """`params` that every judge with a prompt takes. Longer texts are cut to the limit, every answer
+    alike."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prompt: str
+    max_answer_characters: int = Field(1200, ge=1)
+    max_request_characters: int = Field(4000, ge=0)
+
+
+P = TypeVar("P", bound=JudgeParams)
+
+
+def checked_params(entry: JudgeEntry, kind: type[P]) -> P:
+    """The entry's `params` as `kind`. Raises `RegistryError` that names `judges.NAME.params.KEY`."""
+    try:
+        params = kind.model_validate(entry.params)
+        ENVIRONMENT.get_template(f"{params.prompt}.j2")
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        known = ", ".join(kind.model_fields)
+        raise RegistryError(
+            f"judges.{entry.name}.params.{key} = {first['input']!r}: {first['msg']}. There are: {known}."
+        ) from None
+    except TemplateNotFound:
+        known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.j2")))
+        raise RegistryError(
+            f"judges.{entry.name}.params.prompt = {params.prompt!r} is no file; there are: {known}."
+        ) from None
+    return params
+
+
+def needed_model(entry: JudgeEntry, language_model: LanguageModel | None) -> LanguageModel:
+    """The language model of a judge that cannot do without. Raises `RegistryError`."""
+    if language_model is None:
+        raise RegistryError(f"judges.{entry.name}.method = {entry.method!r} needs judges.{entry.name}.model.")
+    return language_model
+
+
+def render(version: str, **values: Any) -> str:
+    """The prompt of a version, filled in."""
+    return ENVIRONMENT.get_template(f"{version}.j2").render(**values).strip()
+
+
+def escape_tags(text: str) -> str:
+    """The text, unable to close the quotes that it stands in or to open others."""
+    return TAG.sub("&lt;", text)
