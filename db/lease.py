@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Leased(Enum):
-    """A table with lease columns: the state in which its rows wait, and the one in which somebody holds them."""
+    """A table with lease columns, and the states in which its rows wait, are held, and are given back."""
 
     CANDIDATE = ("candidate", "sent", "running", "chosen")
     SUBTASK = ("subtask", "running", "judging", "running")
@@ -32,7 +32,7 @@ class Leased(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """What a claim got. `ids` are ours under `token`; `held` counts rows that a live lease of the same message holds."""
+    """What a claim got: `ids` are ours under `token`; `held` counts rows that the same message's live lease holds."""
 
     token: UUID
     ids: list[UUID]
@@ -58,7 +58,8 @@ def claim_message(connection: Connection, ids: Sequence[UUID], message: UUID, se
             SELECT id, false AS held FROM taken
             UNION ALL
             SELECT id, true FROM candidate
-            WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'running' AND message_id = :message AND lease_until > now()
+            WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'running' AND message_id = :message
+              AND lease_until > now()
             """
         ),
         {"token": token, "seconds": seconds, "ids": list(ids), "message": message},

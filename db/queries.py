@@ -40,7 +40,8 @@ def task_story(connection: Connection, task: UUID) -> dict[str, Any]:
     row = connection.execute(text(STORY + "WHERE t.id = :task"), {"task": task}).one_or_none()
     if row is None:
         raise NotFound(f"No task {task}; `bakeoff results` lists the latest ones.")
-    return _plain(dict(row._mapping))  # noqa: SLF001 - the documented name
+    story: dict[str, Any] = _plain(dict(row._mapping))  # noqa: SLF001 - the documented name
+    return story
 
 
 def task_status(connection: Connection, tasks: list[UUID]) -> dict[UUID, str]:

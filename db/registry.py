@@ -165,9 +165,10 @@ class JudgeEntry(_Strict):
 
 
 class Profile(_Strict):
-    """A named choice of models for one kind of machine."""
+    """A named choice of models for one kind of machine; `judge`, where given, judges every capability there."""
 
     models: list[Name]
+    judge: Name | None = None
     description: str = ""
 
 
@@ -180,7 +181,7 @@ class Registry(_Strict):
     profiles: dict[str, Profile] = {}
 
     @model_validator(mode="after")
-    def _names_exist(self) -> Registry:
+    def _names_exist(self) -> Registry:  # noqa: C901 - one check per kind of name
         for name, model in self.models.items():
             if model.capability not in self.capabilities:
                 raise ValueError(f"models.{name}.capability = {model.capability!r} has no table [capabilities]")
@@ -194,6 +195,8 @@ class Registry(_Strict):
             for model_name in profile.models:
                 if model_name not in self.models:
                     raise ValueError(f"profiles.{name}.models names {model_name!r}, which has no table [models]")
+            if profile.judge is not None and profile.judge not in self.judges:
+                raise ValueError(f"profiles.{name}.judge = {profile.judge!r} has no table [judges]")
         return self
 
     @cached_property
@@ -218,11 +221,22 @@ class Registry(_Strict):
             raise RegistryError(f"No model {name!r} in the registry; there are: {known}.") from None
 
     def restricted_to(self, profile: str) -> Registry:
-        """The same registry with the models of one profile only; capabilities nobody serves stay known."""
-        names = set(self.profile(profile).models)
-        needed = {judge.model for judge in self.judges.values()} - {None}
-        models = {name: entry for name, entry in self.models.items() if name in names or name in needed}
-        return self.model_copy(update={"models": models})
+        """The same registry with the models of one profile, and those that its judges ask.
+
+        Capabilities that nobody serves stay known, so that an error can name them.
+        """
+        chosen = self.profile(profile)
+        capabilities = {
+            name: entry if chosen.judge is None else entry.model_copy(update={"judge": chosen.judge})
+            for name, entry in self.capabilities.items()
+        }
+        served = {self.models[name].capability for name in chosen.models}
+        asked = {self.judges[capabilities[name].judge].model for name in served}
+        models = {name: entry for name, entry in self.models.items() if name in chosen.models or name in asked}
+        judges = {name: entry for name, entry in self.judges.items() if entry.model is None or entry.model in models}
+        return Registry.model_construct(
+            models=models, capabilities=capabilities, judges=judges, profiles={profile: chosen}
+        )
 
 
 def read_registry(path: Path) -> Registry:

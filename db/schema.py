@@ -176,7 +176,7 @@ class Task(Lease, Base):
 class Subtask(Lease, Base):
     """One step of a task: one capability, its inputs, the subtasks it needs.
 
-    `inputs` is a list of references: `{"request": true}`, `{"attachment": 0}`, `{"text": "..."}`, `{"subtask": "name"}`.
+    `inputs` is a list of references: `{"request": true}`, `{"attachment": 0}`, `{"text": "..."}`.
     """
 
     __tablename__ = "subtask"

@@ -1,4 +1,4 @@
-"""States of tasks, subtasks, candidates, models and workers, one line of meaning each (DESIGN: states and the one lease)."""
+"""States of tasks, subtasks, candidates, models and workers, one line of meaning each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Transitions of subtasks from running to a verdict. Every statement that writes `subtask.status` after dispatch is here."""
+"""Transitions of subtasks from running to a verdict: every statement that judges, fails or gives back one."""
 
 from __future__ import annotations
 

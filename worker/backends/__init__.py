@@ -135,12 +135,13 @@ class LanguageModel(Protocol):
     def option_logprobs(self, prompts: Sequence[str], options: Sequence[str]) -> list[list[float]]:
         """Log-probability of each option as the first token of the reply, normalised over the options.
 
-        Returns one row per prompt, one column per option. A prompt is the user's turn; the chat template is applied here.
+        Returns one row per prompt, one column per option. A prompt is the user's turn; the chat template is
+        applied here.
         """
         ...
 
     def continuation_logprobs(self, prompt: str, continuations: Sequence[str]) -> list[float]:
-        """Log-probability (nats, summed over tokens) of each reply, its end-of-turn token included, given the prompt."""
+        """Log-probability of each reply (nats, summed over its tokens and the end of the turn), given the prompt."""
         ...
 
 
@@ -164,6 +165,8 @@ def create_backend(model: ModelEntry, place: Place) -> Backend:
         module, _, name = BACKENDS[model.backend].partition(":")
     except KeyError:
         known = ", ".join(sorted(BACKENDS))
-        raise RegistryError(f"models.{model.name}.backend = {model.backend!r} is unknown; there are: {known}.") from None
+        raise RegistryError(
+            f"models.{model.name}.backend = {model.backend!r} is unknown; there are: {known}."
+        ) from None
     backend: Backend = getattr(import_module(module), name)(model, place)
     return backend

@@ -29,7 +29,8 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """One subtask to judge. `instruction` says what was asked for, `request` holds the caller's own words (may be empty)."""
+    """One subtask to judge. `instruction` says what was asked for, `request` holds the caller's own words (may be
+    empty)."""
 
     id: UUID
     capability: str
@@ -42,8 +43,8 @@ class Question:
 class Decision:
     """What a judge decided about one question.
 
-    `ranking` lists the answers best first, `scores` are higher for better, in the method's own unit; `orders` holds what
-    was asked in each order with the figures read, so that a verdict can be checked later. `confidence` is a
+    `ranking` lists the answers best first, `scores` are higher for better, in the method's own unit; `orders` holds
+    what was asked in each order with the figures read, so that a verdict can be checked later. `confidence` is a
     probability in 0..1 where the method gives one.
     """
 

@@ -1,0 +1,60 @@
+"""The `bakeoff` command. Each command prints for people, or JSON with `--json`; errors are one sentence.
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 refused now (retry later), 4 the wait timed out.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from rich.console import Console
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from db.errors import BakeoffError
+from db.logs import configure_logging
+from db.settings import load_settings
+from scheduler.cli import models, processes, tasks, upkeep
+
+app = typer.Typer(
+    name="bakeoff",
+    help="Send one request: several models answer it, a judge keeps the best, the result waits in Postgres.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+processes.register(app)
+tasks.register(app)
+models.register(app)
+upkeep.register(app)
+
+
+def main() -> None:
+    """Run a command; whatever goes wrong becomes a sentence on standard error and an exit code."""
+    try:
+        settings = load_settings()
+        configure_logging(settings.log_level, settings.log_format)
+        app()
+    except BakeoffError as error:
+        sys.exit(_say(str(error), error.exit_code))
+    except OperationalError as error:
+        reason = str(error.orig).strip().splitlines()[0]
+        sys.exit(_say(f"Postgres did not do it ({reason}). Check `bakeoff status`, or try again.", 3))
+    except DBAPIError as error:
+        sys.exit(_say(_database_sentence(error), 1))
+    except BrokenPipeError:
+        sys.exit(0)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _database_sentence(error: DBAPIError) -> str:
+    reason = str(error.orig).strip().splitlines()[0]
+    if "does not exist" in reason and "relation" in reason:
+        return f"The database has no schema of ours ({reason}); run `bakeoff db upgrade`."
+    return f"Postgres refused: {reason}."
+
+
+def _say(sentence: str, code: int) -> int:
+    Console(stderr=True, highlight=False).print(f"bakeoff: {sentence}", style="red", markup=False, soft_wrap=True)
+    return code

@@ -1,0 +1,102 @@
+"""How commands print: tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+COLOURS = {
+    "done": "green",
+    "ready": "green",
+    "active": "green",
+    "failed": "red",
+    "error": "red",
+    "dead": "red",
+    "broken": "red",
+    "expired": "yellow",
+    "cancelled": "yellow",
+    "skipped": "yellow",
+    "suspended": "red",
+}
+
+console = Console(highlight=False)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output, times and ids as text."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def state(status: str) -> Text:
+    """A status in its colour."""
+    return Text(status, style=COLOURS.get(status, "cyan"))
+
+
+def short(text: str | None, length: int = 60) -> str:
+    """The beginning of a text on one line."""
+    line = " ".join((text or "").split())
+    return line if len(line) <= length else line[: length - 1] + "…"
+
+
+def seconds(value: float | None) -> str:
+    """Seconds for people."""
+    if value is None:
+        return ""
+    if value < 10:
+        return f"{value:.2f} s"
+    return f"{value:.0f} s" if value < 600 else f"{value / 60:.0f} min"
+
+
+def table(*columns: str, title: str | None = None) -> Table:
+    """An empty table in the style of the house."""
+    out = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        out.add_column(column, overflow="fold")
+    return out
+
+
+def print_story(story: dict[str, Any]) -> None:
+    """A task's whole story: request, candidates, verdict, answer."""
+    console.print(
+        Text.assemble(("task ", "bold"), story["id"], "  ", state(story["status"]), f"  from {story['source']}")
+    )
+    if story["request"]:
+        console.print(Text.assemble(("request ", "bold"), short(story["request"], 400)))
+    for attachment in story["attachments"]:
+        console.print(
+            Text.assemble(("file ", "bold"), f"{attachment.get('name') or 'unnamed'}  {attachment['sha256'][:12]}…")
+        )
+    for subtask in story["subtasks"]:
+        _print_subtask(subtask)
+    if story["answer"] is not None:
+        console.print(Text("answer", style="bold"))
+        console.print(Text(story["answer"]), soft_wrap=True)
+    if story["error"] is not None:
+        console.print(Text.assemble(("error ", "bold red"), story["error"]["message"]), soft_wrap=True)
+
+
+def _print_subtask(subtask: dict[str, Any]) -> None:
+    verdict = subtask["verdict"] or {}
+    console.print(Text.assemble(("\nsubtask ", "bold"), subtask["capability"], "  ", state(subtask["status"])))
+    rows = table("", "model", "status", "time", "score", "output")
+    for candidate in subtask["candidates"]:
+        score = (verdict.get("scores") or {}).get(candidate["model"])
+        said = candidate["output"] if candidate["status"] == "done" else (candidate["error"] or {}).get("message")
+        rows.add_row(
+            "★" if candidate["model"] == verdict.get("winner") else "",
+            candidate["model"],
+            state(candidate["status"]),
+            seconds(candidate["seconds"]),
+            "" if score is None else f"{score:.3f}",
+            Text(short(said, 120)),
+        )
+    console.print(rows)
+    if verdict:
+        console.print(
+            Text.assemble(("verdict ", "bold"), f"({verdict['method']}, {verdict['judge']}) ", verdict["reason"])
+        )
+    console.print()

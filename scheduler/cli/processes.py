@@ -1,0 +1,142 @@
+"""Commands that run something: up, down, worker, scheduler."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Annotated
+
+import psutil
+import typer
+
+from db.engine import engine_of, transaction
+from db.errors import InvalidRequest, SettingsError
+from db.settings import Settings, load_settings
+from db.states import WorkerState
+from db.workers import beat, live_workers, set_worker_state, sync_models
+from scheduler.cli.output import console
+from scheduler.limits import check_limits
+from worker.role import WorkerRole
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("up")(up_command)
+    app.command("down")(down_command)
+    app.command("worker")(worker_command)
+    app.command("scheduler")(scheduler_command)
+
+
+def _echo(line: str) -> None:
+    console.print(line, soft_wrap=True, markup=False)
+
+
+def up_command(
+    profile: Annotated[
+        str | None, typer.Option(help="Models of the registry to run; default: BAKEOFF_PROFILE.")
+    ] = None,
+    flower: Annotated[bool, typer.Option("--flower/--no-flower", help="Run Flower too.")] = True,
+) -> None:
+    """Start everything on this machine: servers, scheduler, a worker per model, judge, Flower. Ctrl-C stops it."""
+    from scheduler.up import run_up
+
+    settings = load_settings()
+    check_limits(settings)
+    raise typer.Exit(run_up(settings, profile, flower=flower, echo=_echo))
+
+
+def down_command() -> None:
+    """Stop the `bakeoff up` of this folder; its data stays."""
+    from scheduler.up import run_down
+
+    raise typer.Exit(run_down(load_settings().home, echo=_echo))
+
+
+def worker_command(
+    models: Annotated[list[str] | None, typer.Argument(help="Models of the registry to hold.")] = None,
+    judge: Annotated[bool, typer.Option("--judge", help="Judge, too.")] = False,
+    intake: Annotated[bool, typer.Option("--intake", help="Take tasks in from Celery: bakeoff.submit.")] = False,
+    name: Annotated[str | None, typer.Option(help="Name of this worker; default: what it holds.")] = None,
+) -> None:
+    """Run a worker: one child process that loads the models once and answers what their queues bring."""
+    settings = load_settings()
+    if not models and not judge and not intake:
+        known = ", ".join(settings.registry.models)
+        raise InvalidRequest(f"Say what the worker is for: a model ({known}), --judge or --intake.")
+    if intake and (models or judge):
+        raise InvalidRequest("--intake goes alone: it holds no model. Start a second worker for the models.")
+    for model in models or []:
+        settings.registry.model(model)
+    check_limits(settings)
+    parts = [*(models or []), *(["judge"] if judge else []), *(["intake"] if intake else [])]
+    role = WorkerRole(
+        name=_free_name(settings, name or "+".join(parts)),
+        models=tuple(models or ()),
+        judge=judge,
+        intake=intake,
+        imports=("scheduler.intake",) if intake else (),
+    )
+    _first_heartbeat(settings, role)
+    _run_celery(settings, role)
+
+
+def _free_name(settings: Settings, wanted: str) -> str:
+    """A name that no live worker has: NAME@HOST, NAME-2@HOST ..."""
+    host = socket.gethostname()
+    with transaction(engine_of(settings.dsn, "worker")) as connection:
+        taken = {
+            worker.name
+            for worker in live_workers(connection, settings.worker_timeout)
+            if worker.host != host or psutil.pid_exists(worker.pid)
+        }
+    number = 1
+    while (name := f"{wanted}{'' if number == 1 else f'-{number}'}@{host}") in taken:
+        number += 1
+    return name
+
+
+def _first_heartbeat(settings: Settings, role: WorkerRole) -> None:
+    """Say `starting` before anything slow, so that a task submitted now waits for this worker.
+
+    Raises `Unreachable` where Postgres is away: a worker without it could do nothing.
+    """
+    with transaction(engine_of(settings.dsn, "worker")) as connection:
+        sync_models(connection, settings.registry.models.values())
+        beat(connection, name=role.name, host=socket.gethostname(), pid=os.getpid(), queues=role.queues)
+        set_worker_state(connection, role.name, WorkerState.STARTING)
+
+
+def _run_celery(settings: Settings, role: WorkerRole) -> None:
+    role.announce()
+    # SIGTERM finishes or gives back; Celery reads this when it is imported.
+    os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
+    from celery.signals import setup_logging, worker_ready
+
+    from worker.app import app
+    from worker.heartbeat import Heartbeat
+
+    setup_logging.connect(lambda **_: None, weak=False)  # ours is configured already
+    if role.intake:
+        worker_ready.connect(lambda **_: _say_ready(settings, role), weak=False)
+    app.steps["worker"].add(Heartbeat)
+    pool = ["--pool", "threads", "--concurrency", "4"] if role.intake else ["--pool", "prefork", "--concurrency", "1"]
+    app.worker_main(
+        ["worker", "--hostname", role.name, "--events", "--without-gossip", "--without-mingle"]  # noqa: RUF005
+        + [*pool, "--loglevel", settings.log_level]
+    )
+
+
+def _say_ready(settings: Settings, role: WorkerRole) -> None:
+    with transaction(engine_of(settings.dsn, "worker")) as connection:
+        set_worker_state(connection, role.name, WorkerState.READY)
+
+
+def scheduler_command() -> None:
+    """Run a scheduler; any number may run side by side."""
+    from scheduler.loop import Scheduler
+
+    settings = load_settings()
+    check_limits(settings)
+    if not settings.registry.models:
+        raise SettingsError(f"Profile {settings.profile!r} holds no models; there is nothing to schedule.")
+    Scheduler(settings).run()

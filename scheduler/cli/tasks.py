@@ -1,0 +1,230 @@
+"""Commands about tasks: submit, watch, results, show."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import UUID
+
+import typer
+from rich.live import Live
+from rich.table import Table
+
+from db.engine import engine_of, transaction
+from db.errors import InvalidRequest, NotFound
+from db.queries import latest_results, open_counts, task_status, task_story, tasks_starting_with
+from db.settings import Settings, load_settings
+from db.states import TaskState
+from scheduler.cli.output import console, print_json, print_story, short, state, table
+from scheduler.submit import NewTask, require_worker, submit
+from scheduler.waiting import wait_for
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("submit")(submit_command)
+    app.command("watch")(watch_command)
+    app.command("results")(results_command)
+    app.command("show")(show_command)
+
+
+def submit_command(
+    request: Annotated[str, typer.Argument(help="The request in words; may be empty where a file says it all.")] = "",
+    capability: Annotated[
+        str | None, typer.Option("--capability", "-c", help="For example image-to-text/ocr; default: text-generation.")
+    ] = None,
+    attach: Annotated[
+        list[Path] | None, typer.Option("--attach", "-a", help="A file to send along; may repeat.")
+    ] = None,
+    source: Annotated[str, typer.Option(help="Who asks; the queue is fair between sources.")] = "cli",
+    priority: Annotated[int, typer.Option(help="From -100 to 100; higher runs first.")] = 0,
+    model: Annotated[list[str] | None, typer.Option("--model", "-m", help="Ask this model; may repeat.")] = None,
+    candidates: Annotated[int | None, typer.Option(help="How many models to ask.")] = None,
+    judge: Annotated[str | None, typer.Option(help="A judge of the registry.")] = None,
+    param: Annotated[
+        list[str] | None, typer.Option("--param", "-p", help="NAME=VALUE for the models, e.g. max_new_tokens=64.")
+    ] = None,
+    idempotency_key: Annotated[str | None, typer.Option(help="The same key and request is stored once.")] = None,
+    without_worker: Annotated[
+        bool, typer.Option("--without-worker", help="Store the task even where nobody serves it yet.")
+    ] = False,
+    wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait for the result and print it.")] = False,
+    timeout: Annotated[float | None, typer.Option(help="Seconds to wait at most; exit code 4 after that.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Store a task; models answer it, a judge picks the best."""
+    settings = load_settings()
+    task = NewTask(
+        request=request,
+        capability=capability,
+        source=source,
+        priority=priority,
+        options=_options(model, candidates, judge, param),
+        attachments=attach or [],
+        idempotency_key=idempotency_key,
+    )
+    if not without_worker:
+        _check_capability_first(settings, task)
+    task_id = submit(settings, task)
+    if not wait:
+        _print_accepted(task_id, as_json=as_json)
+        return
+    _wait_and_print(settings, task_id, timeout, as_json=as_json)
+
+
+def _check_capability_first(settings: Settings, task: NewTask) -> None:
+    """Ask for a worker only where the request could run at all: what is wrong for ever is said first."""
+    known = {entry.capability for entry in settings.registry.models.values()}
+    if task.capability is None or task.capability in known:
+        models = task.options.get("models", ())
+        require_worker(settings, task.capability, models)
+
+
+def _options(
+    models: list[str] | None, candidates: int | None, judge: str | None, params: list[str] | None
+) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    if models:
+        options["models"] = models
+    if candidates is not None:
+        options["candidates"] = candidates
+    if judge is not None:
+        options["judge"] = judge
+    if params:
+        options["params"] = dict(_pair(text) for text in params)
+    return options
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise InvalidRequest(f"--param {text!r} is not NAME=VALUE.")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
+
+
+def _print_accepted(task_id: UUID, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"id": task_id, "status": TaskState.PENDING})
+    else:
+        console.print(f"{task_id}  pending; `bakeoff show {task_id}` tells how it goes.", soft_wrap=True)
+
+
+def _wait_and_print(settings: Settings, task_id: UUID, timeout: float | None, *, as_json: bool) -> None:
+    if as_json or not console.is_terminal:
+        states = wait_for(settings, [task_id], timeout)
+    else:
+        with console.status(f"task {task_id}: pending") as spinner:
+            states = wait_for(
+                settings, [task_id], timeout, lambda seen: spinner.update(f"task {task_id}: {seen[task_id]}")
+            )
+    with transaction(engine_of(settings.dsn, "cli")) as connection:
+        story = task_story(connection, task_id)
+    if as_json:
+        print_json(story)
+    else:
+        print_story(story)
+    if states[task_id] != TaskState.DONE:
+        raise typer.Exit(1)
+
+
+def find_task(settings: Settings, text: str) -> UUID:
+    """The task of an id, or of the beginning of one. Raises `NotFound`, or `InvalidRequest` for what is no id."""
+    if not text or any(character not in "0123456789abcdef-" for character in text.lower()) or len(text) > 36:
+        raise InvalidRequest(f"{text!r} is not a task id, nor the beginning of one.")
+    plain = text.lower().replace("-", "")
+    dashed = "-".join(filter(None, (plain[:8], plain[8:12], plain[12:16], plain[16:20], plain[20:])))
+    with transaction(engine_of(settings.dsn, "cli")) as connection:
+        found = tasks_starting_with(connection, dashed)
+    if not found:
+        raise NotFound(f"No task {text}; `bakeoff results` lists the latest ones.")
+    if len(found) > 1:
+        raise InvalidRequest(f"{text} is the beginning of several task ids; give more of it.")
+    return found[0]
+
+
+def show_command(
+    task: Annotated[str, typer.Argument(help="A task id, or its beginning.")],
+    as_json: AsJson = False,
+) -> None:
+    """Everything about one task: candidates, verdict, answer."""
+    settings = load_settings()
+    with transaction(engine_of(settings.dsn, "cli")) as connection:
+        story = task_story(connection, find_task(settings, task))
+    if as_json:
+        print_json(story)
+    else:
+        print_story(story)
+
+
+def results_command(
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many.")] = 20,
+    source: Annotated[str | None, typer.Option(help="Of this source only.")] = None,
+    status: Annotated[TaskState | None, typer.Option(help="In this state only.")] = None,
+    before: Annotated[str | None, typer.Option(help="Older than this task id: the next page.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The latest tasks and their answers, newest first."""
+    settings = load_settings()
+    before_id = find_task(settings, before) if before else None
+    with transaction(engine_of(settings.dsn, "cli")) as connection:
+        rows = latest_results(connection, limit=limit, source=source, status=status, before=before_id)
+    if as_json:
+        print_json(rows)
+        return
+    out = table("task", "source", "status", "request", "answer, or why not")
+    for row in rows:
+        said = row["answer"] if row["answer"] is not None else (row["error"] or {}).get("message")
+        out.add_row(row["task_id"], row["source"], state(row["status"]), short(row["request"], 40), short(said, 70))
+    console.print(out if rows else "No tasks yet; `bakeoff submit` stores one.")
+
+
+def watch_command(
+    tasks: Annotated[
+        list[str] | None, typer.Argument(help="Tasks to follow; default: everything that is open.")
+    ] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds to watch at most; exit code 4 after that.")] = None,
+) -> None:
+    """Follow tasks live until they end; without a task: the open ones, until Ctrl-C or nothing is open."""
+    settings = load_settings()
+    engine = engine_of(settings.dsn, "cli")
+    ids = [find_task(settings, task) for task in tasks or []]
+    if not ids:
+        with transaction(engine) as connection:
+            ids = [
+                UUID(row["task_id"])
+                for row in latest_results(connection, limit=200)
+                if not TaskState(row["status"]).final
+            ]
+            counts = open_counts(connection)["task"]
+        if not ids:
+            console.print("Nothing is open.")
+            return
+        console.print(f"Open: {', '.join(f'{count} {name}' for name, count in sorted(counts.items()))}")
+    with Live(console=console, refresh_per_second=4, transient=False) as live:
+        wait_for(settings, ids, timeout, lambda _: live.update(_watched(settings, ids)))
+    with transaction(engine) as connection:
+        if any(status != TaskState.DONE for status in task_status(connection, ids).values()):
+            raise typer.Exit(1)
+
+
+def _watched(settings: Settings, ids: list[UUID]) -> Table:
+    out = table("task", "status", "candidates", "answer")
+    with transaction(engine_of(settings.dsn, "cli")) as connection:
+        stories = [task_story(connection, task) for task in ids[:30]]
+    for story in stories:
+        candidates = [
+            f"{candidate['model']} {candidate['status']}"
+            for subtask in story["subtasks"]
+            for candidate in subtask["candidates"]
+        ]
+        said = story["answer"] if story["answer"] is not None else (story["error"] or {}).get("message")
+        out.add_row(story["id"], state(story["status"]), ", ".join(candidates), short(said))
+    if len(ids) > len(stories):
+        out.add_row(f"and {len(ids) - len(stories)} more", "", "", "")
+    return out

@@ -1,0 +1,197 @@
+"""Commands for the operator: status, sql, config, db upgrade, db roles."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import redis
+import typer
+from pydantic import SecretStr
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
+
+from db import migrate
+from db.engine import engine_of, transaction
+from db.errors import BakeoffError, InvalidRequest
+from db.queries import backlogs, model_rows, open_counts
+from db.roles import create_roles
+from db.settings import Settings, load_settings, unknown_variables
+from db.workers import live_queues, live_workers
+from scheduler.cli.output import console, print_json, seconds, short, state, table
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("status")(status_command)
+    app.command("sql")(sql_command)
+    app.command("config")(config_command)
+    database = typer.Typer(help="The database.", no_args_is_help=True)
+    database.command("upgrade")(upgrade_command)
+    database.command("roles")(roles_command)
+    app.add_typer(database, name="db")
+
+
+def status_command(as_json: AsJson = False) -> None:
+    """What runs, what waits: per model the backlog, its age, what is in flight, its workers, the last error."""
+    settings = load_settings()
+    with transaction(engine_of(settings.dsn, "cli")) as connection:
+        workers = live_workers(connection, settings.worker_timeout)
+        waiting, states, counts = backlogs(connection), model_rows(connection), open_counts(connection)
+    live, ready = live_queues(workers), live_queues(workers, ready_only=True)
+    queues = {model.name: model.queue for model in settings.registry.models.values()}
+    lengths = _queue_lengths(settings, [*queues.values(), "judge", "intake"])
+    rows = [
+        {
+            **(vars(waiting[name]) if name in waiting else {"model": name}),
+            "queue": queue,
+            "status": states.get(name, {}).get("status"),
+            "reason": states.get(name, {}).get("reason"),
+            "messages_waiting": None if lengths is None else lengths[queue],
+            "live": queue in live,
+            "ready": queue in ready,
+            "seconds_per_item": states.get(name, {}).get("seconds_per_item"),
+        }
+        for name, queue in queues.items()
+    ]
+    document = {
+        "tasks": counts["task"],
+        "subtasks": counts["subtask"],
+        "redis": lengths is not None,
+        "judge": {"messages_waiting": None if lengths is None else lengths["judge"], "ready": "judge" in ready},
+        "models": rows,
+        "workers": [vars(worker) for worker in workers],
+    }
+    if as_json:
+        print_json(document)
+    else:
+        _print_status(document)
+
+
+def _print_status(document: dict[str, Any]) -> None:
+    open_tasks = ", ".join(f"{count} {name}" for name, count in sorted(document["tasks"].items())) or "none"
+    console.print(f"open tasks: {open_tasks}" + ("" if document["redis"] else "; Redis does not answer"))
+    models = table("model", "status", "chosen", "sent", "running", "oldest", "worker", "s/item", "last error")
+    for row in document["models"]:
+        worker = "ready" if row["ready"] else "starting" if row["live"] else "none"
+        models.add_row(
+            row["model"],
+            state(row["status"] or "unknown"),
+            *(str(row.get(key, 0)) for key in ("chosen", "sent", "running")),
+            seconds(row.get("oldest")),
+            state(worker),
+            "" if row["seconds_per_item"] is None else f"{row['seconds_per_item']:.3f}",
+            short(row.get("last_error"), 50),
+        )
+    console.print(models)
+    workers = table("worker", "pid", "status", "heard", "queues")
+    for worker in document["workers"]:
+        said = worker["status"] if not worker["error"] else f"{worker['status']}: {worker['error']}"
+        queues = ", ".join(worker["queues"])
+        workers.add_row(worker["name"], str(worker["pid"]), short(said, 70), f"{seconds(worker['age'])} ago", queues)
+    console.print(
+        workers if document["workers"] else "No worker is alive; start one with `bakeoff up` or `bakeoff worker`."
+    )
+
+
+def _queue_lengths(settings: Settings, queues: list[str]) -> dict[str, int] | None:
+    try:
+        client: redis.Redis = redis.Redis.from_url(settings.broker, socket_timeout=2, socket_connect_timeout=2)
+        with client.pipeline(transaction=False) as pipe:
+            for queue in queues:
+                pipe.llen(queue)
+            return dict(zip(queues, pipe.execute(), strict=True))
+    except (redis.RedisError, OSError, BakeoffError):
+        return None
+
+
+def sql_command(
+    query: Annotated[str, typer.Argument(help="One statement; read-only unless --write.")],
+    write: Annotated[bool, typer.Option("--write", help="Allow changes, and commit them.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a statement, such as `select * from results`."""
+    settings = load_settings()
+    with transaction(engine_of(settings.dsn, "sql")) as connection:
+        if not write:
+            connection.execute(text("SET TRANSACTION READ ONLY"))
+        result = connection.exec_driver_sql(query)
+        columns = list(result.keys()) if result.returns_rows else []
+        rows = [list(row) for row in result] if result.returns_rows else []
+        changed = result.rowcount
+    if as_json:
+        print_json([dict(zip(columns, row, strict=True)) for row in rows])
+        return
+    if not columns:
+        console.print(f"{changed} row(s)")
+        return
+    out = table(*columns)
+    for row in rows:
+        out.add_row(*("" if value is None else short(str(value), 200) for value in row))
+    console.print(out)
+    console.print(f"({len(rows)} row{'' if len(rows) == 1 else 's'})", style="dim")
+
+
+def config_command(
+    dsn: Annotated[
+        bool, typer.Option("--dsn", help="Print the Postgres URL, password included, and nothing else.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """The settings of this process; secrets are masked."""
+    settings = load_settings()
+    if dsn:
+        print(settings.dsn)
+        return
+    rows = [
+        {
+            "variable": f"BAKEOFF_{name.upper()}",
+            "value": _shown(getattr(settings, name)),
+            "set": name in settings.model_fields_set,
+            "meaning": field.description or "",
+        }
+        for name, field in Settings.model_fields.items()
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    out = table("variable", "value", "meaning")
+    for row in rows:
+        out.add_row(str(row["variable"]), f"{row['value']}{' *' if row['set'] else ''}", str(row["meaning"]))
+    console.print(out)
+    console.print("* set in the environment", style="dim")
+    for name in unknown_variables():
+        console.print(f"{name} is set, but no setting reads it.", style="yellow")
+
+
+def _shown(value: Any) -> str | None:
+    if isinstance(value, SecretStr):
+        try:
+            return make_url(value.get_secret_value()).render_as_string(hide_password=True)
+        except Exception:  # noqa: BLE001 - whatever it is, it is not shown
+            return "***"
+    return None if value is None else str(value)
+
+
+def upgrade_command() -> None:
+    """Bring the database to this version's schema; two at once are safe."""
+    settings = load_settings()
+    before = migrate.current(settings.dsn)
+    migrate.upgrade(settings.dsn)
+    after = migrate.head()
+    console.print(f"The schema is at {after}" + (" already." if before == after else f" (was {before or 'empty'})."))
+
+
+def roles_command(as_json: AsJson = False) -> None:
+    """Create the roles of other systems: enqueue only, read only."""
+    settings = load_settings()
+    if migrate.current(settings.dsn) is None:
+        raise InvalidRequest("The database has no schema yet; run `bakeoff db upgrade` first.")
+    with transaction(engine_of(settings.dsn, "cli")) as connection:
+        enqueue, read = create_roles(connection)
+    if as_json:
+        print_json({"enqueue": enqueue, "read": read})
+        return
+    console.print(f"{enqueue}: may insert tasks\n{read}: may read the views results, candidates, verdicts")
+    console.print(f"Grant one to a login: GRANT {enqueue} TO your_login;", style="dim")

@@ -1,0 +1,83 @@
+"""The Celery way in: other systems call `bakeoff.submit` by name, with JSON keyword arguments.
+
+The Celery task id is the default idempotency key, so a message that is delivered twice stores one task.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from db.errors import InvalidRequest, RefusedNow
+from db.settings import load_settings
+from scheduler.submit import NewTask, Upload, submit
+from worker.app import app
+
+
+@app.task(  # type: ignore[untyped-decorator] # celery has no types
+    name="bakeoff.submit",
+    bind=True,
+    autoretry_for=(RefusedNow,),
+    retry_backoff=2,
+    retry_backoff_max=60,
+    max_retries=None,
+    throws=(InvalidRequest,),
+)
+def submit_task(
+    self: Any,
+    request: str = "",
+    *,
+    capability: str | None = None,
+    source: str = "celery",
+    priority: int = 0,
+    options: Mapping[str, Any] | None = None,
+    attachments: Sequence[Mapping[str, Any]] = (),
+    idempotency_key: str | None = None,
+    run_at: str | None = None,
+    deadline: str | None = None,
+) -> dict[str, str]:
+    """Store a task; returns `{"task_id": ...}`.
+
+    `attachments` holds `{"name", "data"}` with the file's bytes in base64, or `{"sha256"}` of a stored file. Times are
+    ISO 8601. Raises `InvalidRequest`, which the caller sees as a failed Celery task with its sentence.
+    """
+    task = submit(
+        load_settings(),
+        NewTask(
+            request=request,
+            capability=capability,
+            source=source,
+            priority=priority,
+            options=options or {},
+            attachments=[_attachment(number, item) for number, item in enumerate(attachments)],
+            idempotency_key=idempotency_key or self.request.id,
+            run_at=_time("run_at", run_at),
+            deadline=_time("deadline", deadline),
+        ),
+    )
+    return {"task_id": str(task)}
+
+
+def _attachment(number: int, item: Mapping[str, Any]) -> Upload | Mapping[str, Any]:
+    if "data" not in item:
+        return item
+    try:
+        data = base64.b64decode(item["data"], validate=True)
+    except (binascii.Error, TypeError, ValueError):
+        raise InvalidRequest(f"attachments.{number}.data is not base64.") from None
+    return Upload(name=str(item.get("name", f"attachment-{number}")), data=data)
+
+
+def _time(field: str, text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidRequest(f"{field} = {text!r} is not a time in ISO 8601, such as 2026-11-22T18:30:00Z.") from None
+    if moment.tzinfo is None:
+        raise InvalidRequest(f"{field} = {text!r} has no time zone; add Z or an offset such as +01:00.")
+    return moment

@@ -1,0 +1,122 @@
+"""The scheduler process: plan, dispatch, reconcile, then wait for a notice or a second."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+import time
+from types import FrameType
+
+import psycopg
+from sqlalchemy.exc import SQLAlchemyError
+
+from db.engine import listen, make_engine, transaction
+from db.errors import BakeoffError
+from db.logs import get_logger
+from db.settings import Settings
+from db.states import WorkerState
+from db.workers import beat, remove_worker, set_worker_state, sync_models
+from scheduler.dispatch import Dispatcher
+from scheduler.planning import plan_pending
+from scheduler.publishing import Publisher
+from scheduler.reconcile import Reconciler
+from worker.app import app
+
+log = get_logger(__name__)
+
+PLANNED_AT_ONCE = 256
+LONGEST_BACKOFF = 10.0
+
+
+class Scheduler:
+    """One scheduler. Any number may run at once; none of them leads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._engine = make_engine(settings.dsn, application="scheduler", pool_size=2)
+        publisher = Publisher(settings, app)
+        self._dispatcher = Dispatcher(settings, self._engine, publisher)
+        self._reconciler = Reconciler(settings, self._engine, publisher)
+        self._stop = threading.Event()
+        self._listening: psycopg.Connection[tuple[object, ...]] | None = None
+        self._reconciled = float("-inf")
+        self._said_alive = float("-inf")
+        self._name = f"scheduler-{os.getpid()}@{socket.gethostname()}"
+
+    def run(self) -> None:
+        """Work until SIGTERM or SIGINT."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        self._sync()
+        log.info("The scheduler runs", action="scheduler_started", models=len(self._settings.registry.models))
+        failures = 0
+        while not self._stop.is_set():
+            try:
+                busy = self.tick()
+                failures = 0
+                if not busy:
+                    self._wait()
+            except (BakeoffError, SQLAlchemyError, psycopg.Error) as error:
+                failures += 1
+                self._close_listening()
+                log.warning(f"A look failed: {error}", action="look_failed", failures=failures)
+                self._stop.wait(min(0.5 * 2**failures, LONGEST_BACKOFF))
+        self._close_listening()
+        self._leave()
+        self._engine.dispose()
+        log.info("The scheduler stopped", action="scheduler_stopped")
+
+    def tick(self) -> bool:
+        """One look at everything. Returns whether there may be more to do at once."""
+        with transaction(self._engine) as connection:
+            planned = plan_pending(connection, self._settings, PLANNED_AT_ONCE)
+        sent = self._dispatcher.dispatch()
+        if time.monotonic() - self._reconciled >= self._settings.poll_seconds:
+            self._reconciler.reconcile()
+            self._reconciled = time.monotonic()
+        sent += self._dispatcher.send_waiting()
+        self._say_alive()
+        return planned == PLANNED_AT_ONCE or sent > 0
+
+    def _say_alive(self) -> None:
+        """Appear among the workers, without a queue."""
+        if time.monotonic() - self._said_alive < self._settings.heartbeat_seconds:
+            return
+        with transaction(self._engine) as connection:
+            beat(connection, name=self._name, host=socket.gethostname(), pid=os.getpid(), queues=[])
+            set_worker_state(connection, self._name, WorkerState.READY)
+        self._said_alive = time.monotonic()
+
+    def _leave(self) -> None:
+        with contextlib.suppress(BakeoffError, SQLAlchemyError), transaction(self._engine) as connection:
+            remove_worker(connection, self._name, os.getpid())
+
+    def _sync(self) -> None:
+        """Bring the table `model` up to date; a database that is not there yet is waited for."""
+        while not self._stop.is_set():
+            try:
+                with transaction(self._engine) as connection:
+                    sync_models(connection, self._settings.registry.models.values())
+            except (BakeoffError, SQLAlchemyError) as error:
+                log.warning(f"Waiting for the database: {error}", action="database_awaited")
+                self._stop.wait(2)
+            else:
+                return
+
+    def _wait(self) -> None:
+        """Sleep until a notice or for a second, whichever comes first; notices that piled up are one."""
+        if self._listening is None:
+            self._listening = listen(self._settings.dsn)
+        for _ in self._listening.notifies(timeout=self._settings.poll_seconds, stop_after=1):
+            pass
+
+    def _close_listening(self) -> None:
+        if self._listening is not None:
+            self._listening.close()
+            self._listening = None
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self._stop.set()

@@ -1,0 +1,114 @@
+"""Messages to Celery: a wave as one chord, and single messages for what has to be sent again. Ids only.
+
+Publishing never blocks the scheduler for more than `BAKEOFF_PUBLISH_TIMEOUT`, and raises `Unreachable` where it fails;
+the rows go back then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+from uuid import UUID
+
+import redis
+from celery import Celery, chord, signature
+from kombu.exceptions import KombuError
+from kombu.exceptions import OperationalError as KombuOperationalError
+
+from db.candidates import Message
+from db.errors import Unreachable
+from db.registry import ModelEntry
+from db.settings import Settings
+from scheduler.limits import SOFT_BEFORE_HARD, hard_limit
+from worker.role import JUDGE_QUEUE
+
+FAILURES = (redis.RedisError, KombuOperationalError, KombuError, OSError)
+
+
+class Publisher:
+    """Sends to the broker, and asks it how long its queues are."""
+
+    def __init__(self, settings: Settings, app: Celery) -> None:
+        self._settings = settings
+        self._app = app
+
+    @cached_property
+    def _redis(self) -> redis.Redis:
+        timeout = self._settings.publish_timeout
+        client: redis.Redis = redis.Redis.from_url(
+            self._settings.broker, socket_timeout=timeout, socket_connect_timeout=timeout
+        )
+        return client
+
+    def queue_lengths(self, queues: Sequence[str]) -> dict[str, int]:
+        """Messages waiting on each queue, in one round trip. Raises `Unreachable`."""
+        try:
+            with self._redis.pipeline(transaction=False) as pipe:
+                for queue in queues:
+                    pipe.llen(queue)
+                return dict(zip(queues, pipe.execute(), strict=True))
+        except FAILURES as error:
+            raise self._unreachable(error) from None
+
+    def send_wave(self, messages: Sequence[Message], subtasks: Sequence[UUID], registry: dict[str, ModelEntry]) -> None:
+        """One chord: a message per model, and a callback that judges the subtasks. Raises `Unreachable`."""
+        header = [self._run(message, registry[message.model], in_chord=True) for message in messages]
+        tasks = list(dict.fromkeys(task for message in messages for task in message.task_ids))
+        try:
+            chord(header, app=self._app)(self._judge(subtasks, tasks))
+        except FAILURES as error:
+            raise self._unreachable(error) from None
+
+    def send_again(self, message: Message, model: ModelEntry) -> None:
+        """A message without a chord. Raises `Unreachable`."""
+        try:
+            self._run(message, model, in_chord=False).apply_async()
+        except FAILURES as error:
+            raise self._unreachable(error) from None
+
+    def send_judging(self, subtasks: Sequence[UUID]) -> None:
+        """A judge message without a chord. Raises `Unreachable`."""
+        try:
+            self._judge(subtasks, ()).apply_async()
+        except FAILURES as error:
+            raise self._unreachable(error) from None
+
+    def _run(self, message: Message, model: ModelEntry, *, in_chord: bool) -> Any:
+        hard = hard_limit(self._settings, model, len(message.candidate_ids))
+        return signature(
+            "bakeoff.run_candidates",
+            kwargs={
+                "model": message.model,
+                "tasks": [str(task) for task in message.task_ids],
+                "subtasks": [str(subtask) for subtask in message.subtask_ids],
+                "candidates": [str(candidate) for candidate in message.candidate_ids],
+                "in_chord": in_chord,
+            },
+            options={
+                "queue": model.queue,
+                "task_id": str(message.id),
+                "time_limit": hard,
+                "soft_time_limit": hard - SOFT_BEFORE_HARD,
+                **({} if in_chord else {"ignore_result": True}),
+            },
+            immutable=True,
+            app=self._app,
+        )
+
+    def _judge(self, subtasks: Sequence[UUID], tasks: Sequence[UUID]) -> Any:
+        return signature(
+            "bakeoff.judge_subtasks",
+            kwargs={"tasks": [str(task) for task in tasks], "subtasks": [str(subtask) for subtask in subtasks]},
+            options={
+                "queue": JUDGE_QUEUE,
+                "time_limit": self._settings.message_limit,
+                "soft_time_limit": self._settings.message_limit - SOFT_BEFORE_HARD,
+            },
+            immutable=True,
+            app=self._app,
+        )
+
+    def _unreachable(self, error: BaseException) -> Unreachable:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        return Unreachable(f"Redis does not take messages ({reason}). Start it, or check BAKEOFF_REDIS_URL.")

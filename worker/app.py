@@ -1,0 +1,82 @@
+"""The Celery app. Importing it reads no setting and opens no connection; the configuration is made at first use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery
+from kombu import Queue
+
+from db.settings import load_settings
+from worker.role import WorkerRole
+
+#: Celery stops handing out work this long after SIGTERM and puts what still runs back on its queue.
+SOFT_SHUTDOWN = 20.0
+
+
+class BakeoffCelery(Celery):  # type: ignore[misc] # celery has no types
+    """A Celery app that a spawned child imports instead of unpickling, so that both read the same configuration."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _the_app, ()
+
+
+def _the_app() -> BakeoffCelery:
+    return app
+
+
+def configuration() -> dict[str, Any]:
+    """Celery's configuration for this process. Raises `Unreachable` where no Redis is set and none runs here."""
+    settings = load_settings()
+    role = WorkerRole.of_this_process()
+    timeouts = {"socket_connect_timeout": settings.publish_timeout, "socket_keepalive": True}
+    if role is None:  # a process that only sends: a Redis that hangs must not hang it too
+        timeouts["socket_timeout"] = settings.publish_timeout
+    return {
+        "broker_url": settings.broker,
+        "result_backend": f"worker.coordination:ChordCounter+{settings.broker}",
+        "imports": ("worker.run", "worker.judging", *(role.imports if role else ())),
+        # JSON only: nothing on the wire is ever executed.
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "accept_content": ["json"],
+        "task_default_queue": "celery",
+        "task_queues": [Queue(name) for name in role.queues] if role else None,
+        "task_create_missing_queues": True,
+        # A message is acknowledged when its rows are stored; a lost child is not redelivered, its lease ends instead.
+        "task_publish_retry": False,  # the scheduler has its own way to send again
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": False,
+        "task_acks_on_failure_or_timeout": True,
+        "task_track_started": True,
+        "task_send_sent_event": True,
+        "worker_send_task_events": True,
+        "result_expires": settings.result_expires,
+        "result_chord_retry_interval": 1.0,
+        # One child per worker, a fresh interpreter: CUDA and torch do not survive a fork.
+        "worker_concurrency": 1,
+        "worker_pool_start_method": "spawn",
+        "worker_proc_alive_timeout": settings.start_allowance + settings.message_limit,
+        "worker_prefetch_multiplier": 1,
+        "worker_disable_prefetch": True,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "worker_soft_shutdown_timeout": SOFT_SHUTDOWN,
+        "worker_enable_soft_shutdown_on_idle": False,
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_transport_options": {
+            **timeouts,
+            "visibility_timeout": settings.visibility_timeout,
+            "unacked_restore_interval": 10,
+            "unacked_restore_throttle": 1,
+        },
+        "redis_socket_connect_timeout": settings.publish_timeout,
+        "redis_socket_keepalive": True,
+        "result_backend_transport_options": {"retry_policy": {"max_retries": 3, "timeout": settings.publish_timeout}},
+    }
+
+
+app = BakeoffCelery("bakeoff")
+app.add_defaults(configuration)

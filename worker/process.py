@@ -1,0 +1,119 @@
+"""The one process that owns a device: it loads its models once and answers through them.
+
+Lives in the worker's child. `ModelProcess` is made when the child starts and warms everything up before the first
+message; a model that cannot be loaded is tried again with the next message, and its candidates say why.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from functools import lru_cache
+
+from celery.signals import worker_process_init
+from sqlalchemy import Engine
+
+from db.engine import make_engine, transaction
+from db.logs import configure_logging, get_logger
+from db.registry import CapabilityEntry, JudgeEntry
+from db.settings import Settings, load_settings
+from db.states import WorkerState
+from db.workers import set_worker_state
+from worker.backends import Backend, LanguageModel, Place, create_backend
+from worker.judges import Judge, create_judge
+from worker.role import WorkerRole
+from worker.weights import locate
+
+log = get_logger(__name__)
+
+
+class ModelProcess:
+    """Backends and judges of this process, each loaded at most once."""
+
+    def __init__(self, settings: Settings, role: WorkerRole, engine: Engine) -> None:
+        self.settings = settings
+        self.role = role
+        self.engine = engine
+        self.registry = settings.registry
+        self._backends: dict[str, Backend] = {}
+        self._judges: dict[str, Judge] = {}
+
+    def backend(self, name: str) -> Backend:
+        """The loaded backend of a model. Raises whatever loading raised, in words for a person."""
+        if name not in self._backends:
+            entry = self.registry.model(name)
+            started = time.monotonic()
+            place = Place(
+                weights=locate(entry, self.settings.cache), device=self._device(entry.device), threads=self._threads()
+            )
+            backend = create_backend(entry, place)
+            backend.load()
+            self._backends[name] = backend
+            log.info(
+                f"{name} is loaded",
+                action="model_loaded",
+                model=name,
+                seconds=round(time.monotonic() - started, 2),
+            )
+        return self._backends[name]
+
+    def judge(self, name: str) -> Judge:
+        """The judge of the registry, its language model loaded. Raises whatever loading raised."""
+        if name not in self._judges:
+            entry: JudgeEntry = self.registry.judges[name]
+            language_model = None
+            if entry.model is not None:
+                backend = self.backend(entry.model)
+                if not isinstance(backend, LanguageModel):
+                    raise TypeError(
+                        f"Judge {name!r} needs probabilities, which backend of {entry.model!r} does not give."
+                    )
+                language_model = backend
+            self._judges[name] = create_judge(entry, language_model)
+        return self._judges[name]
+
+    def warm_up(self) -> None:
+        """Load everything this worker is for, and say so in the table `worker`."""
+        self._say(WorkerState.STARTING)
+        try:
+            for model in self.role.models:
+                self.backend(model)
+            if self.role.judge:
+                for name in sorted({entry.judge for entry in self._judged_capabilities()}):
+                    self.judge(name)
+        except Exception as error:
+            log.exception("A model could not be loaded", action="model_broken", worker=self.role.name)
+            self._say(WorkerState.BROKEN, " ".join(str(error).split())[:500] or type(error).__name__)
+        else:
+            self._say(WorkerState.READY)
+
+    def _judged_capabilities(self) -> list[CapabilityEntry]:
+        served = {entry.capability for entry in self.registry.models.values()}
+        return [entry for name, entry in self.registry.capabilities.items() if name in served]
+
+    def _say(self, state: WorkerState, error: str | None = None) -> None:
+        with transaction(self.engine) as connection:
+            set_worker_state(connection, self.role.name, state, error)
+
+    def _threads(self) -> int:
+        return self.settings.threads or max(1, (os.cpu_count() or 2) // 2)
+
+    def _device(self, of_model: str) -> str:
+        return self.settings.device if self.settings.device != "auto" else of_model
+
+
+@lru_cache(maxsize=1)
+def this_process() -> ModelProcess:
+    """The `ModelProcess` of this child."""
+    settings = load_settings()
+    role = WorkerRole.of_this_process() or WorkerRole(name=f"worker-{os.getpid()}")
+    return ModelProcess(settings, role, make_engine(settings.dsn, application=role.name, pool_size=2))
+
+
+@worker_process_init.connect(weak=False)  # type: ignore[untyped-decorator] # celery has no types
+def _start_child(**_: object) -> None:
+    settings = load_settings()
+    configure_logging(settings.log_level, settings.log_format)
+    role = WorkerRole.of_this_process()
+    if role is not None and (role.models or role.judge):
+        this_process().warm_up()

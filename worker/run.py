@@ -1,0 +1,209 @@
+"""`bakeoff.run_candidates`: one message, the candidates of one model; each one's output is stored in its row.
+
+The task returns a constant whatever happens, so that a chord counts it once and no error of a candidate reaches Celery.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from celery.exceptions import Ignore, SoftTimeLimitExceeded
+from sqlalchemy.exc import OperationalError
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
+
+from db.blobs import BlobStore, artifacts_of, blob_store
+from db.candidates import Result, Work, load_work, store
+from db.engine import transaction
+from db.errors import NotFound, Unreachable
+from db.lease import Leased, charge, claim_message
+from db.logs import get_logger
+from db.settings import Settings
+from db.states import ErrorKind
+from db.workers import note_speed
+from worker.app import app
+from worker.backends import Backend, Failure, File, Input, Output, failure_from
+from worker.process import ModelProcess, this_process
+from worker.renewal import Renewal
+
+log = get_logger(__name__)
+
+
+@app.task(name="bakeoff.run_candidates", bind=True)  # type: ignore[untyped-decorator] # celery has no types
+def run_candidates(
+    self: Any,
+    *,
+    model: str,
+    candidates: list[str],
+    in_chord: bool,
+    subtasks: Sequence[str] = (),  # noqa: ARG001 - for people who read Flower
+    tasks: Sequence[str] = (),  # noqa: ARG001 - for people who read Flower
+) -> str:
+    """Run the candidates of one message. Raises `Ignore` where the message's first delivery still works on them."""
+    run_message(
+        this_process(),
+        message=UUID(self.request.id),
+        model=model,
+        ids=[UUID(candidate) for candidate in candidates],
+        in_chord=in_chord,
+    )
+    return "ok"
+
+
+def run_message(process: ModelProcess, *, message: UUID, model: str, ids: Sequence[UUID], in_chord: bool) -> None:
+    """Claim, then run batch by batch; a batch is charged when it enters the model and stored when it leaves."""
+    settings = process.settings
+    with transaction(process.engine) as connection:
+        claim = claim_message(connection, ids, message, settings.lease_seconds)
+    if claim.held:
+        raise Ignore
+    if not claim.ids:
+        log.info("Nothing left to run", action="message_empty", model=model, message=str(message))
+        return
+    entry = process.registry.model(model)
+    with Renewal(process.engine, Leased.CANDIDATE, claim.token, settings.lease_seconds) as renewal:
+        for start in range(0, len(claim.ids), entry.max_batch):
+            batch = claim.ids[start : start + entry.max_batch]
+            renewal.until(time.monotonic() + entry.timeout + settings.start_allowance)
+            _run_batch(process, model, claim.token, batch, in_chord=in_chord)
+
+
+def _run_batch(process: ModelProcess, model: str, token: UUID, ids: Sequence[UUID], *, in_chord: bool) -> None:
+    backend, broken = _loaded(process, model)
+    with transaction(process.engine) as connection:
+        ours = charge(connection, Leased.CANDIDATE, token, ids)
+        work = load_work(connection, token, ours)
+        known = artifacts_of(connection, [a["sha256"] for item in work for a in item.attachments])
+    types = {digest: artifact.media_type for digest, artifact in known.items()}
+    inputs = [_input(process, item, types) for item in work]
+    started = time.monotonic()
+    answers = [broken] * len(inputs) if broken else _answers(backend, inputs)
+    share = (time.monotonic() - started) / max(1, len(inputs))
+    results = [_result(item.id, answer, share, process.settings) for item, answer in zip(work, answers, strict=True)]
+    _store(process, model, token, results, in_chord=in_chord, seconds_per_item=None if broken else share)
+
+
+def _loaded(process: ModelProcess, model: str) -> tuple[Backend | None, Failure | None]:
+    try:
+        return process.backend(model), None
+    except Exception as error:  # noqa: BLE001 - any failure to load is the model's, and says so in the row
+        message = f"{model} could not be loaded: {failure_from(error).message}"
+        return None, Failure(kind=ErrorKind.MODEL, code="not_loaded", message=message)
+
+
+def _answers(backend: Backend | None, inputs: Sequence[Input | Failure]) -> list[Output | Failure]:
+    """Run the readable inputs as one batch; the others keep their failure."""
+    readable = [item for item in inputs if isinstance(item, Input)]
+    if backend is None or not readable:
+        outputs: list[Output | Failure] = []
+    else:
+        try:
+            outputs = backend.run(readable)
+        except SoftTimeLimitExceeded:
+            late = Failure(kind=ErrorKind.MODEL, code="timeout", message="The message ran into its time limit.")
+            outputs = [late] * len(readable)
+        except Exception as error:
+            log.exception("A batch failed", action="batch_failed", model=backend.model.name)
+            outputs = [failure_from(error)] * len(readable)
+    if len(outputs) != len(readable):
+        odd = Failure(
+            kind=ErrorKind.MODEL, code="wrong_count", message=f"{len(outputs)} answers came for {len(readable)} inputs."
+        )
+        outputs = [odd] * len(readable)
+    answered = iter(outputs)
+    return [item if isinstance(item, Failure) else next(answered) for item in inputs]
+
+
+def _input(process: ModelProcess, work: Work, types: dict[str, str]) -> Input | Failure:
+    """Resolve the references of a subtask's inputs."""
+    store_of_blobs = blob_store(process.settings.blobs)
+    texts, files = [], []
+    try:
+        for reference in work.inputs:
+            if "request" in reference:
+                texts.append(work.request)
+            elif "text" in reference:
+                texts.append(reference["text"])
+            elif "attachment" in reference:
+                files.append(_file(store_of_blobs, work.attachments[reference["attachment"]], types))
+    except NotFound as error:
+        return Failure(kind=ErrorKind.INPUT, code="attachment_missing", message=str(error))
+    except Unreachable as error:
+        return Failure(kind=ErrorKind.MODEL, code="blobs_unreachable", message=str(error))
+    return Input(
+        text="\n\n".join(text for text in texts if text),
+        instruction=process.registry.capabilities[work.capability].instruction,
+        files=tuple(files),
+        options=work.options.get("params", {}),
+    )
+
+
+def _file(blobs: BlobStore, attachment: dict[str, Any], types: dict[str, str]) -> File:
+    digest = attachment["sha256"]
+    return File(
+        name=attachment.get("name", ""),
+        media_type=types.get(digest, "application/octet-stream"),
+        data=blobs.get(digest),
+    )
+
+
+def _result(candidate: UUID, answer: Output | Failure, seconds: float, settings: Settings) -> Result:
+    if isinstance(answer, Output):
+        text = answer.text.replace("\x00", "")  # Postgres holds no zero character
+        detail = json.dumps(dict(answer.detail)).replace("\\u0000", "")
+        longest = max(len(text), len(detail))
+        if longest <= settings.max_output_chars:
+            return Result(id=candidate, seconds=seconds, output=text, detail=json.loads(detail), usage=answer.usage)
+        answer = Failure(
+            kind=ErrorKind.MODEL,
+            code="output_too_long",
+            message=f"{longest} characters came; BAKEOFF_MAX_OUTPUT_CHARS allows {settings.max_output_chars}.",
+        )
+    error = {"kind": str(answer.kind), "code": answer.code, "message": answer.message.replace("\x00", "")}
+    return Result(id=candidate, seconds=seconds, error=error)
+
+
+def _store(
+    process: ModelProcess,
+    model: str,
+    token: UUID,
+    results: Sequence[Result],
+    *,
+    in_chord: bool,
+    seconds_per_item: float | None,
+) -> None:
+    """Store a batch under its token; a Postgres that is away is waited for, for up to one lease."""
+    settings = process.settings
+
+    @retry(
+        retry=retry_if_exception_type((OperationalError, Unreachable)),
+        wait=wait_exponential_jitter(initial=0.2, max=5),
+        stop=stop_after_delay(settings.lease_seconds),
+        reraise=True,
+    )
+    def attempt() -> list[UUID]:
+        with transaction(process.engine) as connection:
+            ids = store(
+                connection,
+                token,
+                results,
+                revision=process.registry.model(model).revision,
+                retry_delay=settings.retry_delay,
+                in_chord=in_chord,
+            )
+            if seconds_per_item is not None:
+                note_speed(connection, model, seconds_per_item)
+            return ids
+
+    stored = set(attempt())
+    for result in results:
+        log.info(
+            f"{model}: {'done' if result.error is None else result.error['message']}",
+            action="candidate_finished" if result.id in stored else "result_too_late",
+            model=model,
+            candidate=str(result.id),
+            seconds=round(result.seconds, 3),
+        )
