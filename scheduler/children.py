@@ -35,6 +35,7 @@ class ChildSpec:
     command: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)  # on top of what all children get
     models: tuple[str, ...] = ()
+    judge: bool = False
     reports: bool = False  # says by heartbeat when it is ready
     stop_rank: int = 0  # at the end the lower ranks stop first
     grace: float = 10.0  # seconds from SIGTERM to SIGKILL
@@ -42,7 +43,8 @@ class ChildSpec:
     @property
     def title(self) -> str:
         """What a person calls it."""
-        return f"model {', '.join(self.models)}" if self.models else self.name
+        parts = [*(f"model {name}" for name in self.models), *(["the judge"] if self.judge else [])]
+        return " and ".join(parts) or self.name
 
 
 class Child:
@@ -59,7 +61,8 @@ class Child:
     def start(self) -> None:
         """Start it now."""
         command = [sys.executable, *self.spec.command]
-        self._process = spawn(command, log=self.log, env=self._environment)
+        # Not SIGTERM: a Celery worker that stops in order waits for a Redis that has just died with us. Its leases end.
+        self._process = spawn(command, log=self.log, env=self._environment, on_parent_death=signal.SIGKILL)
         self._started = time.monotonic()
 
     def alive(self) -> bool:
@@ -167,6 +170,7 @@ def _worker(models: tuple[str, ...], *, judge: bool = False) -> ChildSpec:
         name="worker-" + ("+".join(models) or "judge"),
         command=_bakeoff("worker", *models, *role),
         models=models,
+        judge=judge,
         reports=True,
         grace=30.0,  # over the soft shutdown of a worker, which puts its messages back
     )
