@@ -81,7 +81,10 @@ def load_pretrained(kind: Any, model: ModelEntry, place: Place) -> tuple[Any, An
     """
     import torch
     from transformers import AutoConfig
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # nobody watches a worker's terminal
+    logging.set_verbosity_error()
     if place.weights is None or not place.weights.is_dir():
         raise WeightsError(f"models.{model.name} has no folder of weights; run `bakeoff models pull {model.name}`.")
     torch.set_num_threads(max(1, place.threads))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from db.errors import RegistryError
 from worker.backends import BadInput, Input, Output
 from worker.backends.engine import Params, checked_params
 from worker.backends.transformers_head import Head, load_preprocessor, load_pretrained
@@ -61,9 +62,12 @@ class Speech(Head[Part]):
 
         self.network, _ = load_pretrained(AutoModelForSpeechSeq2Seq, self.model, self.place)
         self.processor = load_preprocessor(AutoProcessor, self.model, self.place)
-        languages = getattr(self.network.generation_config, "lang_to_id", None) or {}
-        self._languages = {token.strip("<|>") for token in languages}
-        self._check_language(self.params.language)
+        settings = self.network.generation_config
+        self._multilingual = bool(getattr(settings, "is_multilingual", False))
+        tokens = getattr(settings, "lang_to_id", None) or {}
+        self._languages = {token.strip("<|>") for token in tokens} if self._multilingual else {"en"}
+        if self.params.language is not None and self.params.language not in self._languages:
+            raise RegistryError(f"models.{self.model.name}.params.language: {self._unknown(self.params.language)}")
         with torch.inference_mode():
             self._recognise([Part(np.zeros(SAMPLE_RATE, dtype=np.float32), self.params.language)])
 
@@ -71,7 +75,8 @@ class Speech(Head[Part]):
         """Windows of one recording. Raises `BadInput` for no or several files, an unreadable one, an unknown
         language."""
         language = item.options.get("language", self.params.language)
-        self._check_language(language)
+        if language is not None and language not in self._languages:
+            raise BadInput(f"Option language: {self._unknown(language)}")
         samples = decode_audio(only_file(item, "audio"), max_seconds=self.params.max_seconds)
         return [Part(window, language) for window in windows(samples)]
 
@@ -110,17 +115,13 @@ class Speech(Head[Part]):
         # Encoded once: `generate` would do it again after it has heard which language it is.
         states = BaseModelOutput(last_hidden_state=self.network.get_encoder()(features).last_hidden_state)
         how: dict[str, Any] = {}
-        if self._languages:
+        if self._multilingual:
             how = {"task": "transcribe", "language": parts[0].language}
         tokens = self.network.generate(encoder_outputs=states, do_sample=False, num_beams=1, **how)
         return [text.strip() for text in self.processor.batch_decode(tokens, skip_special_tokens=True)]
 
-    def _check_language(self, language: Any) -> None:
-        if language is None or not self._languages or language in self._languages:
-            return
-        if not isinstance(language, str) or language not in self._languages:
-            known = ", ".join(sorted(self._languages))
-            raise BadInput(f"Option language = {language!r} is not one that {self.model.name} knows: {known}.")
+    def _unknown(self, language: object) -> str:
+        return f"{self.model.name} knows {', '.join(sorted(self._languages))}, not {language!r}."
 
 
 def _output(text: str, part: Part) -> Output:
