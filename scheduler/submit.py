@@ -47,17 +47,13 @@ class NewTask:
     deadline: datetime | None = None
 
 
-def submit(settings: Settings, task: NewTask) -> UUID:
+def submit(settings: Settings, task: NewTask, *, needs_worker: bool = False) -> UUID:
     """Store a task and return its id; a scheduler picks it up at once.
 
-    Raises `InvalidRequest` for a task that can never run, `Unreachable` where Postgres or the blob store is away, and
-    `db.tasks.IdempotencyConflict`. Whether a worker is there is not asked: see `require_worker`.
+    Raises `InvalidRequest` for a task that can never run, `Unreachable` where Postgres or the blob store is away,
+    `db.tasks.IdempotencyConflict`, and with `needs_worker` `NoWorker` where no live worker serves it right now.
     """
-    return submit_to(engine_of(settings.dsn, "submit"), settings, task)
-
-
-def submit_to(engine: Engine, settings: Settings, task: NewTask) -> UUID:
-    """`submit` with an engine of the caller's."""
+    engine = engine_of(settings.dsn, "submit")
     _check_fields(task)
     options = parse_options(task.options)
     uploads = [_read(item, settings) for item in task.attachments if not isinstance(item, Mapping)]
@@ -67,7 +63,7 @@ def submit_to(engine: Engine, settings: Settings, task: NewTask) -> UUID:
     for reference in references:
         if reference.sha256 not in known:
             raise InvalidRequest(f"attachments: no file {reference.sha256} is stored; upload it first.")
-    types = [sniff(upload.data, upload.name) for upload in uploads]
+    types = [sniff(upload.data) for upload in uploads]
     check_request(
         settings.registry,
         settings,
@@ -79,6 +75,8 @@ def submit_to(engine: Engine, settings: Settings, task: NewTask) -> UUID:
             *((reference.name, known[reference.sha256].media_type) for reference in references),
         ],
     )
+    if needs_worker:
+        _require_worker(engine, settings, task.capability, options.models)
     blobs = blob_store(settings.blobs)
     digests = [blobs.put(upload.data) for upload in uploads]
     stored = [
@@ -105,13 +103,12 @@ def submit_to(engine: Engine, settings: Settings, task: NewTask) -> UUID:
     return task_id
 
 
-def require_worker(settings: Settings, capability: str | None, models: Sequence[str] = ()) -> None:
-    """Raise `NoWorker` where no live worker serves the capability right now."""
+def _require_worker(engine: Engine, settings: Settings, capability: str | None, models: Sequence[str]) -> None:
     wanted = capability or DEFAULT_CAPABILITY
     able = [model for model in settings.registry.models.values() if model.capability == wanted]
     if models:
         able = [model for model in able if model.name in models]
-    with transaction(engine_of(settings.dsn, "submit")) as connection:
+    with transaction(engine) as connection:
         live = live_queues(live_workers(connection, settings.worker_timeout))
     if not any(model.queue in live for model in able):
         names = " ".join(model.name for model in able)
@@ -130,8 +127,6 @@ def _check_fields(task: NewTask) -> None:
         raise InvalidRequest("idempotency_key must have 1 to 200 characters.")
     if task.run_at and task.deadline and task.deadline <= task.run_at:
         raise InvalidRequest(f"deadline = {task.deadline} must be after run_at = {task.run_at}.")
-    if not task.request and not task.attachments:
-        raise InvalidRequest("The request is empty and nothing is attached; give a text, or --attach FILE.")
     if "\x00" in task.request:
         raise InvalidRequest("The request holds a zero character (U+0000), which no text does; remove it.")
 

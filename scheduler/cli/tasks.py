@@ -17,7 +17,7 @@ from db.queries import latest_results, open_counts, task_status, task_story, tas
 from db.settings import Settings, load_settings
 from db.states import TaskState
 from scheduler.cli.output import console, print_json, print_story, short, state, table
-from scheduler.submit import NewTask, require_worker, submit
+from scheduler.submit import NewTask, submit
 from scheduler.waiting import wait_for
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -66,21 +66,11 @@ def submit_command(
         attachments=attach or [],
         idempotency_key=idempotency_key,
     )
-    if not without_worker:
-        _check_capability_first(settings, task)
-    task_id = submit(settings, task)
+    task_id = submit(settings, task, needs_worker=not without_worker)
     if not wait:
         _print_accepted(task_id, as_json=as_json)
         return
     _wait_and_print(settings, task_id, timeout, as_json=as_json)
-
-
-def _check_capability_first(settings: Settings, task: NewTask) -> None:
-    """Ask for a worker only where the request could run at all: what is wrong for ever is said first."""
-    known = {entry.capability for entry in settings.registry.models.values()}
-    if task.capability is None or task.capability in known:
-        models = task.options.get("models", ())
-        require_worker(settings, task.capability, models)
 
 
 def _options(

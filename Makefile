@@ -1,0 +1,60 @@
+# The two commands of the README, and what a maintainer runs. `make help` lists them.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+# The first interpreter that the project supports; say PYTHON=... for another.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null && echo $$p && break; done)
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+SEED ?= 1
+# Tests and demo use their own threads; a busy machine is not made busier.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "Bakeoff needs Python 3.11 to 3.14; none was found. Say PYTHON=/path/to/python."; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+# One install for both: a constraints file holds every version.
+$(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) install --quiet -c constraints.txt -e '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/.demo
+
+.PHONY: install weights demo test test-unit lint check format clean
+install: $(VENV)/.demo ## Install Bakeoff and the engines of the demo into .venv
+
+weights: $(VENV)/.demo ## Fetch and verify the weights of the demo profile
+	$(BIN)/bakeoff models pull --profile demo
+
+demo: weights ## Install, fetch weights, start everything, judge 24 images and 8 recordings, stop (SEED=1)
+	$(BIN)/python -m benchmarks.demo --seed $(SEED)
+
+test: $(VENV)/.dev ## All tests: unit and integration, with real servers, workers and weights
+	$(BIN)/bakeoff models pull --profile demo
+	$(BIN)/python -m pytest
+
+test-unit: $(VENV)/.dev ## The tests that start no server
+	$(BIN)/python -m pytest tests/unit
+
+lint: $(VENV)/.dev ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check: lint test ## What must be green at every commit: lint, types, schema against migrations, tests
+
+format: $(VENV)/.dev ## Mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## Remove the virtual environment and caches; data in .bakeoff stays
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
