@@ -126,7 +126,7 @@ def children_of(registry: Registry, profile: str) -> list[ChildSpec]:
     judges = {registry.capabilities[name].judge for name in served}
     asked = sorted({model for name in judges if (model := registry.judges[name].model) is not None})
     specs = [
-        ChildSpec(name="scheduler", command=_bakeoff("scheduler"), stop_rank=1),
+        ChildSpec(name="scheduler", command=_bakeoff("scheduler"), reports=True, stop_rank=1),
         ChildSpec(name="intake", command=_bakeoff("worker", "--intake"), reports=True, grace=20.0),
     ]
     specs += [_worker((name,)) for name in chosen if name not in asked]
