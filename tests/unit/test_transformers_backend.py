@@ -395,9 +395,22 @@ def test_the_hub_is_never_asked(tiny: Callable[[str], Path]) -> None:
     assert os.environ["HF_HUB_OFFLINE"] == "1"
 
 
-def test_an_explicit_dtype_wins() -> None:
-    assert pick_dtype(entry("text-generation", dtype="bfloat16"), "cpu", torch.float32) is torch.bfloat16
-    assert pick_dtype(entry("text-generation"), "cpu", torch.float16) is torch.float32
+@pytest.mark.parametrize(
+    ("flags", "wish", "stored", "expected"),
+    [
+        ({"avx2"}, "auto", "bfloat16", "float32"),
+        ({"amx_bf16"}, "auto", "bfloat16", "bfloat16"),
+        ({"amx_bf16"}, "auto", "float16", "bfloat16"),
+        ({"amx_bf16"}, "auto", "float32", "float32"),
+        ({"avx2"}, "bfloat16", "float32", "bfloat16"),
+    ],
+)
+def test_half_precision_is_kept_where_the_cpu_multiplies_it(
+    monkeypatch: pytest.MonkeyPatch, flags: set[str], wish: str, stored: str, expected: str
+) -> None:
+    monkeypatch.setattr("worker.backends.transformers_head._cpu_flags", lambda: flags)
+    chosen = pick_dtype(entry("text-generation", dtype=wish), "cpu", getattr(torch, stored))
+    assert chosen is getattr(torch, expected)
 
 
 def test_a_closed_backend_says_so(tiny: Callable[[str], Path]) -> None:
