@@ -93,11 +93,7 @@ class Supervisor:
         if left:
             self._say(f"An earlier run was killed; stopped what it left running: {', '.join(left)}.")
         self._check()
-        for server in self._servers:
-            server.give_up = lambda: self._stops > 0
-            if not self._stops:
-                server.start()
-        if self._stops:
+        if not self._servers_started():
             return
         urls = {name: at.url if isinstance(at, EmbeddedServer) else at for name, at in self._addresses.items()}
         self._migrate(urls["database"])
@@ -121,6 +117,19 @@ class Supervisor:
                 self._note()
         ours = [server.url for server in self._servers]
         self._say(notices.summary(self._instance, home=self.home, logs=self.logs, ours=ours))
+
+    def _servers_started(self) -> bool:
+        """False when somebody asked to stop in the meantime."""
+        for server in self._servers:
+            server.give_up = lambda: self._stops > 0
+            try:
+                server.start()
+            except BakeoffError:
+                if not self._stops:
+                    raise
+            if self._stops:
+                return False
+        return True
 
     def _prepare_flower(self) -> dict[str, str]:
         if not self._flower:

@@ -13,11 +13,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx
 import psutil
 import psycopg
 import pytest
 
 from db.instance import Instance, read_instance, running
+from scheduler import files
+from scheduler.children import Child, flower_spec
+from scheduler.servers import EmbeddedRedis
 from scheduler.up import run_down
 
 if TYPE_CHECKING:
@@ -38,7 +42,7 @@ home, special = pathlib.Path(sys.argv[1]), json.loads(sys.argv[2])
 WAIT = "import os, time; print('addresses', os.environ['BAKEOFF_DATABASE_URL'], flush=True); time.sleep(600)"
 children = [
     ChildSpec(name="scheduler", command=("-c", WAIT), stop_rank=1),
-    ChildSpec(name="worker-a", command=("-c", special.get("worker", WAIT)), models=("a",), reports=True, grace=1.0),
+    ChildSpec(name="worker-a", command=("-c", special.get("worker", WAIT)), models=("a",), reports=True, grace=float(special.get("grace", 1))),
 ]
 
 def states(database_url):
@@ -257,6 +261,33 @@ def test_a_worker_that_does_not_end_is_killed_after_its_grace(up: Callable[..., 
     assert 0.9 < time.monotonic() - begun < 15
 
 
+def test_a_second_ctrl_c_kills(up: Callable[..., Up]) -> None:
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+    one = up(worker=deaf, grace="600").wait_for("Ready in")
+    everything = one.everything()
+
+    one.process.send_signal(signal.SIGINT)
+    one.wait_for("Stopping")
+    assert one.process.poll() is None
+    assert one.end() == 0
+
+    assert still_alive(everything) == []
+
+
+def test_ctrl_c_while_it_starts_leaves_nothing(up: Callable[..., Up]) -> None:
+    one = up()
+    wait_until((one.home / "postgres" / "lock").exists)
+
+    assert one.end() == 0
+
+    assert still_alive(one_of_home(one.home)) == []
+    assert "Traceback" not in one.text
+
+
+def one_of_home(home: Path) -> list[psutil.Process]:
+    return [p for p in psutil.process_iter(["cmdline"]) if any(str(home) in part for part in p.info["cmdline"] or [])]
+
+
 def test_down_stops_it_and_says_so(up: Callable[..., Up], capsys: pytest.CaptureFixture[str]) -> None:
     one = up().wait_for("Ready in")
     everything = one.everything()[1:]
@@ -305,3 +336,29 @@ def test_as_a_normal_user(up: Callable[..., Up]) -> None:
     one = up(prefix=as_user).wait_for("Ready in")
     assert rows(one.instance.database_url, "SELECT 1") == [(1,)]
     assert one.end() == 0
+
+
+def test_flower_asks_for_its_password_and_changes_nothing(tmp_path: Path) -> None:
+    server = EmbeddedRedis(tmp_path / "redis")
+    url, port = server.start(), files.free_port()
+    environment = {**os.environ, "BAKEOFF_REDIS_URL": url, "BAKEOFF_HOME": str(tmp_path), "PYTHONPATH": str(CHECKOUT)}
+    child = Child(flower_spec(port, "its-password"), tmp_path / "flower.log", environment)
+    child.start()
+    try:
+        address = f"http://127.0.0.1:{port}"
+
+        def answers() -> bool:
+            try:
+                return httpx.get(f"{address}/healthcheck").status_code == 200
+            except httpx.TransportError:
+                return False
+
+        wait_until(answers)
+        mine = httpx.Client(auth=("bakeoff", "its-password"), base_url=address)
+        assert httpx.get(f"{address}/workers").status_code == 401
+        assert mine.get("/workers").status_code == 200, child.log.read_text()
+        assert mine.post("/api/worker/shutdown/x").status_code == 403
+        assert mine.post("/api/task/send-task/bakeoff.submit", json={"args": []}).status_code == 403
+    finally:
+        child.kill()
+        server.stop()
