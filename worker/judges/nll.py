@@ -1,38 +1,49 @@
 """Which answer would a language model most likely have given? Probabilities are read, no text is parsed.
 
-The score of an answer is log p(answer, end of turn | task) in nats per character: at most 0, higher is
-better. Fluent, plausible text is likely text, so the method fits recognition (OCR, speech), where every
-candidate tries to say the same; it knows nothing of the picture or the recording itself.
+The score of an answer is log p(answer, end of turn | task) in nats per letter or digit: at most 0, higher is better.
+Fluent, plausible text is likely text, so the method fits recognition (OCR, speech), where every candidate tries to say
+the same; it knows nothing of the picture or the recording itself.
+
+Per letter, because blanks and dots are cheap: per character, noise read as `51 69:` beats `9ar69`. On three times 30
+pictures with SmolLM2 135M, the mean character error rate was .063, .073, .091 per letter and .090, .087, .091 per
+character; the best single engine had .137, .100, .167. On 13 utterances both had the word error rate of an oracle.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
 
 from worker.judges import Decision, Judge
 from worker.judges.prompting import JudgeParams, checked_params, needed_model, render
 from worker.judges.ranking import distinct_texts, excerpt, ranked, softmax, unanimous
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
 
     from db.registry import JudgeEntry
     from worker.backends import LanguageModel
     from worker.judges import Answer, Question
 
-EMPTY = -100.0  # the score of an empty answer: lower than any text's
+WORST = -50.0  # no text scores below it: three hundred dots around one letter would
+EMPTY = -100.0  # the score of an empty answer
 
 
 class NLLParams(JudgeParams):
-    """`params` of an `nll` judge. `sharpness` turns differences of nats per character into the
-    confidence."""
+    """`params` of an `nll` judge.
+
+    A larger `sharpness` makes the confidence follow smaller differences of score; at 4 it was .93 on average where 97 %
+    of 100 decisions were right (Brier score .05).
+    """
 
     prompt: str = "nll-1"
-    sharpness: float = 4.0
+    per: Literal["letter", "character"] = "letter"
+    sharpness: float = Field(4.0, gt=0)
 
 
 class NLL(Judge):
-    """Ranks by likelihood per character."""
+    """Ranks by likelihood per letter."""
 
     def __init__(self, entry: JudgeEntry, language_model: LanguageModel | None) -> None:
         super().__init__(entry, language_model)
@@ -48,41 +59,40 @@ class NLL(Judge):
             instruction=question.instruction,
             request=question.request.strip()[: self._params.max_request_characters],
         )
-        asked = list(texts) if len(texts) > 1 else []
-        logprobs = dict(zip(asked, self._model.continuation_logprobs(prompt, asked), strict=True))
-        per_character = {text: logprobs[text] / len(text) if asked else 0.0 for text in texts}
+        logprobs: dict[str, float] = {}
+        if len(texts) > 1:  # one text alone needs nobody's opinion
+            logprobs = dict(zip(texts, self._model.continuation_logprobs(prompt, list(texts)), strict=True))
+        likely = {text: max(WORST, logprobs.get(text, 0.0) / self._length(text)) for text in texts}
         scores = dict.fromkeys((answer.id for answer in question.answers), EMPTY)
-        scores |= {answer.id: per_character[text] for text, same in texts.items() for answer in same}
+        scores |= {answer.id: likely[text] for text, same in texts.items() for answer in same}
         read = [
-            {
-                "text": text,
-                "models": [answer.model for answer in same],
-                "characters": len(text),
-                "logprob": logprobs.get(text),
-            }
+            {"text": text, "models": _names(same), "length": self._length(text), "logprob": logprobs.get(text)}
             for text, same in texts.items()
         ]
-        order = sorted(texts, key=lambda text: -per_character[text])
-        chances = softmax([self._params.sharpness * per_character[text] for text in order] or [0.0])
+        chances = softmax([self._params.sharpness * value for value in likely.values()]) if texts else []
         return Decision(
             ranking=ranked(question, scores),
             scores=scores,
-            reason=_reason(order, texts, per_character) if asked else unanimous(question, texts),
+            reason=self._reason(texts, likely) if logprobs else unanimous(question, texts),
             method="nll",
             model=self._model.identity,
             prompt_version=self._params.prompt,
-            orders=({"prompt": prompt, "read": read},) if asked else (),
-            confidence=chances[0] if texts else None,
+            orders=({"prompt": prompt, "read": read},) if logprobs else (),
+            confidence=max(chances, default=None),
+        )
+
+    def _length(self, text: str) -> int:
+        if self._params.per == "character":
+            return len(text)
+        return max(1, sum(character.isalnum() for character in text))
+
+    def _reason(self, texts: Mapping[str, list[Answer]], likely: Mapping[str, float]) -> str:
+        best, second = sorted(texts, key=lambda text: -likely[text])[:2]
+        return (
+            f"{excerpt(best)} ({', '.join(_names(texts[best]))}) reads most like fluent text: {-likely[best]:.2f} nats "
+            f"per {self._params.per} against {-likely[second]:.2f} ({', '.join(_names(texts[second]))})."
         )
 
 
-def _reason(order: list[str], texts: dict[str, list[Answer]], scores: dict[str, float]) -> str:
-    best, second = order[0], order[1]
-    return (
-        f"{excerpt(best)} ({_names(texts[best])}) is the likeliest text: {-scores[best]:.2f} nats per character "
-        f"against {-scores[second]:.2f} ({_names(texts[second])})."
-    )
-
-
-def _names(answers: Sequence[Answer]) -> str:
-    return ", ".join(answer.model for answer in answers)
+def _names(answers: list[Answer]) -> list[str]:
+    return [answer.model for answer in answers]
