@@ -94,8 +94,10 @@ def test_the_lock_ends_with_the_process_that_held_it(tmp_path: Path) -> None:
         [
             sys.executable,
             "-c",
-            ("import sys, time, pathlib, scheduler.instance as i\n"
-            "with i.only_up(pathlib.Path(sys.argv[1])):\n    print(flush=True); time.sleep(60)"),
+            (
+                "import sys, time, pathlib, scheduler.instance as i\n"
+                "with i.only_up(pathlib.Path(sys.argv[1])):\n    print(flush=True); time.sleep(60)"
+            ),
             str(tmp_path),
         ],
         stdout=subprocess.PIPE,
