@@ -62,6 +62,8 @@ class Instance(BaseModel):
 
     supervisor: ProcessRef
     profile: str = ""
+    models_file: str = ""  # the registry it read, absolute
+    blob_url: str = ""  # where attachments are, if not in the home folder
     database_url: str = Field(repr=False)
     redis_url: str = Field(repr=False)
     flower_url: str | None = None

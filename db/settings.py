@@ -16,10 +16,11 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from db.errors import SettingsError, Unreachable
-from db.instance import read_instance, running
+from db.instance import Instance, read_instance, running
 from db.registry import Registry, read_registry
 
 HOME_NAME = ".bakeoff"
+DEFAULT_PROFILE = "demo"
 
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -55,8 +56,12 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = Field(None, description="postgresql://...; empty: the running `bakeoff up`.")
     redis_url: SecretStr | None = Field(None, description="redis://... or rediss://; empty: the running `bakeoff up`.")
     blob_url: str | None = Field(None, description="fsspec URL of the attachments; empty: `blobs` in the home folder.")
-    models_file: Path = Field(default_factory=find_models_file, description="The registry.")
-    profile: str = Field("demo", description="Which models of the registry this installation runs.")
+    models_file: Path | None = Field(
+        None, description="The registry; empty: that of the running `bakeoff up`, else the nearest models.toml."
+    )
+    profile: str | None = Field(
+        None, description="Which models of the registry are run; empty: those of the running `bakeoff up`, else demo."
+    )
     eval_data: Path | None = Field(None, description="Folder of evaluation sets, for `benchmarks/` only.")
 
     # Choosing and sending
@@ -126,7 +131,24 @@ class Settings(BaseSettings):
     @cached_property
     def registry(self) -> Registry:
         """The registry, read once, with the models of this profile only."""
-        return read_registry(self.models_file).restricted_to(self.profile)
+        return self.registry_of(self.active_profile)
+
+    def registry_of(self, profile: str) -> Registry:
+        """The registry with the models of another profile."""
+        return read_registry(self.registry_file).restricted_to(profile)
+
+    @cached_property
+    def registry_file(self) -> Path:
+        """Where the registry is read from."""
+        if self.models_file is not None:
+            return self.models_file
+        instance = self._instance
+        return Path(instance.models_file) if instance and instance.models_file else find_models_file()
+
+    @cached_property
+    def active_profile(self) -> str:
+        """The profile that is run."""
+        return self.profile or (self._instance.profile if self._instance else "") or DEFAULT_PROFILE
 
     @property
     def dsn(self) -> str:
@@ -145,16 +167,21 @@ class Settings(BaseSettings):
     @property
     def blobs(self) -> str:
         """fsspec URL of the blob store."""
-        return self.blob_url or str(self.home / "blobs")
+        return self.blob_url or (self._instance.blob_url if self._instance else "") or str(self.home / "blobs")
+
+    @cached_property
+    def _instance(self) -> Instance | None:
+        """What the `bakeoff up` of this home says of itself, or None where none runs."""
+        instance = read_instance(self.home)
+        return instance if instance is not None and running(instance) else None
 
     def _of_the_running_instance(self, field: str, variable: str) -> str:
-        instance = read_instance(self.home)
-        if instance is None or not running(instance):
+        if self._instance is None:
             raise Unreachable(
                 f"Nothing runs in {self.home}. Start it with `bakeoff up`, or set BAKEOFF_HOME to the folder of a "
                 f"running one, or {variable} to a server of yours."
             )
-        return str(getattr(instance, field))
+        return str(getattr(self._instance, field))
 
     def environment(self) -> dict[str, str]:
         """What a child process needs to see the same settings: the fields that differ from a fresh default."""

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 
 from db.errors import SettingsError
-from db.registry import ModelEntry
+from db.registry import ModelEntry, Registry
 from db.settings import Settings
 
 SOFT_BEFORE_HARD = 10.0  # seconds a batch has to end after its soft limit
 
 
-def check_limits(settings: Settings) -> None:
+def check_limits(settings: Settings, registry: Registry | None = None) -> None:
     """Raise `SettingsError` where one batch of a model, after its load, does not fit into a message."""
-    for model in settings.registry.models.values():
+    for model in (registry or settings.registry).models.values():
         needed = settings.start_allowance + model.timeout + SOFT_BEFORE_HARD
         if needed > settings.message_limit:
             raise SettingsError(

@@ -48,6 +48,8 @@ class Supervisor:
         environment: Mapping[str, str],
         check: Callable[[], object] = lambda: None,
         profile: str = "",
+        models_file: str = "",
+        blob_url: str = "",
         flower: bool = False,
     ) -> None:
         """`states` says by process id what the workers report; `check` may refuse before anything starts."""
@@ -63,7 +65,7 @@ class Supervisor:
         self._echo = echo
         self._environment = dict(environment)
         self._check = check
-        self._profile = profile
+        self._facts = {"profile": profile, "models_file": models_file, "blob_url": blob_url}
         self._flower = flower
         self._children: list[Child] = []
         self._instance: Instance | None = None
@@ -99,7 +101,7 @@ class Supervisor:
         self._migrate(urls["database"])
         self._instance = Instance(
             supervisor=ProcessRef.of(os.getpid()),
-            profile=self._profile,
+            **self._facts,
             database_url=urls["database"],
             redis_url=urls["redis"],
             **self._prepare_flower(),

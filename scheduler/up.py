@@ -44,15 +44,17 @@ def run_up(settings: Settings, profile: str | None = None, *, flower: bool = Tru
     An explicit `database_url` or `redis_url` wins over the embedded server, each on its own. Raises `BakeoffError`:
     `RefusedNow` when this home is in use or the models do not fit into memory.
     """
-    profile = profile or settings.profile
+    profile = profile or settings.active_profile
     home = settings.home.absolute()
-    registry = read_registry(settings.models_file)
+    registry = read_registry(settings.registry_file)
     specs = children_of(registry, profile)
     models = [registry.model(name) for name in sorted({name for spec in specs for name in spec.models})]
     database_url, redis_url = settings.database_url, settings.redis_url
     return Supervisor(
         home=home,
         profile=profile,
+        models_file=str(settings.registry_file.absolute()),
+        blob_url=settings.blob_url or "",
         children=specs,
         environment=child_environment(settings, profile, specs),
         database=database_url.get_secret_value() if database_url else EmbeddedPostgres(home / "postgres"),
@@ -105,7 +107,7 @@ def child_environment(settings: Settings, profile: str, specs: Sequence[ChildSpe
         **settings.environment(),
         "BAKEOFF_HOME": str(settings.home.absolute()),
         "BAKEOFF_CACHE": str(settings.cache.absolute()),
-        "BAKEOFF_MODELS_FILE": str(settings.models_file.absolute()),
+        "BAKEOFF_MODELS_FILE": str(settings.registry_file.absolute()),
         "BAKEOFF_PROFILE": profile,
         "BAKEOFF_THREADS": str(threads),
         "PYTHONUNBUFFERED": "1",

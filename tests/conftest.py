@@ -50,7 +50,7 @@ params = { fail_on = "confuse the judge" }
 capability = "text-generation"
 backend = "scripted"
 priority = 1
-params = { answer = "alpha: {text}", rules = [{ match = "all fail|two fail", fail = "model" }, { match = "slow", sleep = 3.0 }] }
+params = { answer = "alpha: {text}", rules = [{ match = "all fail|two fail", fail = "model" }, { match = "slow", sleep = 0.4 }] }
 
 [models.beta]
 capability = "text-generation"

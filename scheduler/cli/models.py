@@ -10,7 +10,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from db.engine import engine_of, transaction
 from db.errors import BakeoffError, WeightsError
 from db.queries import model_rows
-from db.registry import ModelEntry, Registry, read_registry
+from db.registry import ModelEntry, Registry
 from db.settings import Settings, load_settings
 from db.workers import live_queues, live_workers
 from scheduler.cli.output import console, print_json, short, state, table
@@ -65,7 +65,7 @@ def list_command(
 
 
 def _registry(settings: Settings, profile: str | None) -> Registry:
-    return settings.registry if profile is None else read_registry(settings.models_file).restricted_to(profile)
+    return settings.registry if profile is None else settings.registry_of(profile)
 
 
 def _live(settings: Settings) -> tuple[set[str] | None, dict[str, dict[str, object]]]:
@@ -82,15 +82,21 @@ def pull_command(
     profile: Annotated[str | None, typer.Option(help="Another profile than BAKEOFF_PROFILE.")] = None,
 ) -> None:
     """Fetch, verify and convert weights into the cache; what is there already is only verified."""
-    from worker.weights import fetch
-
     settings = load_settings()
     registry = _registry(settings, profile)
-    wanted = [registry.model(name) for name in names] if names else list(registry.models.values())
+    failed = pull(settings, [registry.model(name) for name in names] if names else list(registry.models.values()))
+    if failed:
+        raise WeightsError("\n".join(f"{model.name}: {error}" for model, error in failed))
+
+
+def pull(settings: Settings, models: list[ModelEntry]) -> list[tuple[ModelEntry, WeightsError]]:
+    """Fetch what is missing, with a bar for each model; returns those that could not be had, and why."""
+    from worker.weights import fetch
+
     failed: list[tuple[ModelEntry, WeightsError]] = []
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
-        for model in wanted:
+        for model in models:
             bar = progress.add_task(model.name, total=None)
             try:
                 folder = fetch(model, settings.cache, _show(progress, bar, model.name))
@@ -100,8 +106,7 @@ def pull_command(
             else:
                 done = "there" if folder else "nothing to fetch"
                 progress.update(bar, description=f"{model.name}: {done}", total=1, completed=1)
-    if failed:
-        raise WeightsError("\n".join(f"{model.name}: {error}" for model, error in failed))
+    return failed
 
 
 class _show:  # noqa: N801 - a function with a memory

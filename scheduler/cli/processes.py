@@ -14,8 +14,10 @@ from db.errors import InvalidRequest, SettingsError
 from db.settings import Settings, load_settings
 from db.states import WorkerState
 from db.workers import beat, live_workers, set_worker_state, sync_models
+from scheduler.cli.models import pull
 from scheduler.cli.output import console
 from scheduler.limits import check_limits
+from scheduler.memory import refuse_if_too_large
 from worker.role import WorkerRole
 
 
@@ -41,7 +43,10 @@ def up_command(
     from scheduler.up import run_up
 
     settings = load_settings()
-    check_limits(settings)
+    registry = settings.registry_of(profile or settings.active_profile)
+    check_limits(settings, registry)
+    for model, error in pull(settings, list(registry.models.values())):
+        _echo(f"{model.name} starts without its weights: {error}")
     raise typer.Exit(run_up(settings, profile, flower=flower, echo=_echo))
 
 
@@ -68,6 +73,7 @@ def worker_command(
     for model in models or []:
         settings.registry.model(model)
     check_limits(settings)
+    refuse_if_too_large([settings.registry.model(model) for model in _held(settings, models or [], judge=judge)])
     parts = [*(models or []), *(["judge"] if judge else []), *(["intake"] if intake else [])]
     role = WorkerRole(
         name=_free_name(settings, name or "+".join(parts)),
@@ -78,6 +84,11 @@ def worker_command(
     )
     _first_heartbeat(settings, role)
     _run_celery(settings, role)
+
+
+def _held(settings: Settings, models: list[str], *, judge: bool) -> set[str]:
+    """The models that a worker will load: those it answers with, and those that its judges ask."""
+    return {*models, *(settings.registry.asked_by_judges() if judge else ())}
 
 
 def _free_name(settings: Settings, wanted: str) -> str:
@@ -138,5 +149,5 @@ def scheduler_command() -> None:
     settings = load_settings()
     check_limits(settings)
     if not settings.registry.models:
-        raise SettingsError(f"Profile {settings.profile!r} holds no models; there is nothing to schedule.")
+        raise SettingsError(f"Profile {settings.active_profile!r} holds no models; there is nothing to schedule.")
     Scheduler(settings).run()

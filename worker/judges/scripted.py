@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from db.errors import RegistryError
