@@ -1,4 +1,4 @@
-"""Images rendered from a seed: lines of text in eight conditions, and captchas. Each one's truth is known."""
+"""Images rendered from a seed: lines of text in nine conditions, and captchas. Each one's truth is known."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 OCR = "image-to-text/ocr"
 SPEECH = "automatic-speech-recognition"
 
-CONDITIONS = ("clean", "noise", "blur", "rotation", "small", "low contrast", "salt", "inverted")
+CONDITIONS = ("clean", "noise", "blur", "rotation", "upside down", "small", "low contrast", "salt", "inverted")
+CURVES = (0, 1, 3)  # drawn over a captcha, besides the one it always has
 _CAPTCHA_LETTERS = "".join(sorted(set(string.ascii_lowercase + string.digits) - set("ijlo01")))
 _CAPTCHA_FONT = Path(captcha.image.__file__).parent / "data" / "DroidSansMono.ttf"
 _SANS = "DejaVuSans.ttf"
@@ -67,12 +68,16 @@ def _line(folder: Path, seed: int, index: int) -> DemoInput:
 def _captcha(folder: Path, seed: int, index: int) -> DemoInput:
     random = Random(f"captcha {seed} {index}")
     text = "".join(random.choices(_CAPTCHA_LETTERS, k=5))
+    curves = CURVES[(index + seed) % len(CURVES)]
     with patch.object(captcha.image, "secrets", _Seeded(random)):
         maker = captcha.image.ImageCaptcha(width=180, height=60, fonts=[str(_CAPTCHA_FONT), str(_dejavu(_SANS))])
-        picture = maker.generate_image(text)
+        picture = maker.generate_image(text).convert("RGB")
+        for _ in range(curves):
+            maker.create_noise_curve(picture, captcha.image.random_color(10, 200))
     path = folder / f"captcha-{index:03d}.png"
-    picture.convert("RGB").save(path)
-    return DemoInput(path=path, capability=OCR, family="captchas", condition="captcha", truth=text)
+    picture.save(path)
+    condition = f"captcha, {curves + 1} curve{'s' if curves else ''}"
+    return DemoInput(path=path, capability=OCR, family="captchas", condition=condition, truth=text)
 
 
 class _Seeded:
@@ -110,26 +115,30 @@ def _render(text: str, font: Font) -> Image.Image:
 
 
 def degrade(picture: Image.Image, condition: str, rng: np.random.Generator) -> Image.Image:
-    """The picture in one of `CONDITIONS`, strong enough that engines differ."""
+    """The picture in one of `CONDITIONS`; how strongly is drawn, from mild to what people still read with ease."""
     pixels = np.asarray(picture).astype(np.float64)
     match condition:
         case "clean":
             return picture
         case "noise":
-            pixels = pixels + rng.normal(0, 60, pixels.shape)
+            pixels = pixels + rng.normal(0, rng.uniform(60, 140), pixels.shape)
         case "blur":
-            return picture.filter(ImageFilter.GaussianBlur(1.8))
+            return picture.filter(ImageFilter.GaussianBlur(rng.uniform(1.5, 3)))
         case "rotation":
-            return picture.rotate(float(rng.choice((-6, -5, 5, 6))), expand=True, fillcolor=255)
+            angle = rng.uniform(4, 12) * rng.choice((-1, 1))
+            return picture.rotate(angle, Image.Resampling.BICUBIC, expand=True, fillcolor=255)
+        case "upside down":
+            return picture.rotate(180)
         case "small":
-            return picture.resize((picture.width // 3, picture.height // 3)).resize(picture.size)
+            factor = rng.uniform(3, 4)
+            return picture.resize((int(picture.width / factor), int(picture.height / factor))).resize(picture.size)
         case "low contrast":
             shade = np.linspace(-60, 60, pixels.shape[1])[None]
-            pixels = 150 + (pixels - 128) * 0.12 + shade
+            pixels = 150 + (pixels - 128) * rng.uniform(0.03, 0.12) + shade
         case "salt":
-            grain = rng.random(pixels.shape)
-            pixels[grain < 0.06] = 0
-            pixels[grain > 0.94] = 255
+            grain, share = rng.random(pixels.shape), rng.uniform(0.05, 0.15)
+            pixels[grain < share] = 0
+            pixels[grain > 1 - share] = 255
         case "inverted":
             pixels = 255 - pixels
         case _:

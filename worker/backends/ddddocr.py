@@ -1,5 +1,4 @@
 """ddddocr: one small network for captchas. It reads a picture as a single line and knows no spaces."""
-# ruff: noqa: PLC0415 - imported where a worker first needs it, so that a missing package can be explained
 
 from __future__ import annotations
 

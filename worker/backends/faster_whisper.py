@@ -1,5 +1,4 @@
 """faster-whisper: OpenAI's Whisper on CTranslate2, from a folder of converted weights."""
-# ruff: noqa: PLC0415 - imported where a worker first needs it, so that a missing package can be explained
 
 from __future__ import annotations
 

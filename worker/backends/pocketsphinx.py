@@ -3,7 +3,6 @@
 It is the old way and usually the weakest here, but it errs unlike neural networks do: it never invents a sentence
 that nobody said.
 """
-# ruff: noqa: PLC0415 - imported where a worker first needs it, so that a missing package can be explained
 
 from __future__ import annotations
 
@@ -31,9 +30,10 @@ _VARIANT = re.compile(r"\(\d+\)$")  # "the(2)" is a pronunciation of "the"
 
 
 class PocketSphinxParams(Params):
-    """Seconds."""
+    """How long it may think, and where it cuts."""
 
-    whole_up_to: float = Field(default=30.0, gt=0, le=600)  # longer recordings are cut where nobody speaks
+    max_active: int = Field(default=3000, ge=100, le=100_000)  # sound models per 10 ms; noise costs time, not words
+    whole_up_to: float = Field(default=30.0, gt=0, le=600)  # seconds; longer recordings are cut where nobody speaks
 
 
 class PocketSphinx(OneByOne):
@@ -50,7 +50,9 @@ class PocketSphinx(OneByOne):
         import numpy as np
 
         self._package = import_engine(self.model, "pocketsphinx")
-        self._decoder = self._package.Decoder(samprate=float(SAMPLE_RATE), loglevel="FATAL")
+        self._decoder = self._package.Decoder(
+            samprate=float(SAMPLE_RATE), loglevel="FATAL", maxhmmpf=self.params.max_active
+        )
         self._neutral = self._decoder.get_cmn(update=False)
         tone = np.sin(np.arange(SAMPLE_RATE // 2) * (440 * 2 * np.pi / SAMPLE_RATE))
         self._words((tone * 8000).astype("<i2").tobytes(), 0.0)

@@ -6,7 +6,6 @@ Both packages enlarge a picture until its shorter side has 736 pixels, so a line
 large, takes seconds, and is read worse, because its strokes no longer look like those the detector learnt. Our
 defaults leave a line about as large as it is.
 """
-# ruff: noqa: PLC0415 - imported where a worker first needs it, so that a missing package can be explained
 
 from __future__ import annotations
 
@@ -33,9 +32,9 @@ _MAX_RATIO = 200  # long to short side; both packages fail on more, a line of 10
 class RapidOCRParams(Params):
     """Sizes are pixels, scores 0..1."""
 
-    limit_side_len: int = Field(default=224, ge=32, le=4096)  # the detector's picture; multiples of 32 are exact
+    limit_side_len: int = Field(default=96, ge=32, le=4096)  # the detector's picture; multiples of 32 are exact
     limit_type: Literal["min", "max"] = "min"  # enlarge to at least, or reduce to at most, that side
-    use_cls: bool = False  # turn lines that stand on their head; costs a network more
+    use_cls: bool = False  # turn lines that stand on their head; turns some noisy ones too
     text_score: float = Field(default=0.5, ge=0, le=1)  # lines read with less confidence are dropped
     box_thresh: float = Field(default=0.5, ge=0, le=1)  # boxes found with less confidence are dropped
     unclip_ratio: float = Field(default=1.6, gt=0, le=5)  # how far a box reaches beyond the strokes found

@@ -3,7 +3,6 @@
 The picture goes in through stdin as PNG after we decoded it ourselves, so the command's own image readers never meet
 a stranger's file. Words come back as a table (TSV) with boxes and confidences.
 """
-# ruff: noqa: PLC0415 - imported where a worker first needs it, so that a missing package can be explained
 
 from __future__ import annotations
 
