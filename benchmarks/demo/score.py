@@ -45,6 +45,7 @@ class FamilySummary:
     consensus: float  # the candidate that is nearest to the others
     judge: float  # the verdict's winner
     oracle: float  # the best of the candidates, known only to who knows the truth
+    best_model: str  # who `best_single` is
 
 
 def character_error(truth: str, answer: str) -> float:
@@ -110,12 +111,14 @@ def summarize(items: Sequence[Scored], errors: Errors) -> dict[str, FamilySummar
 
 def _family(items: Sequence[Scored], errors: Errors) -> FamilySummary:
     tables = [{m: error_of(text, item.truth, errors) for m, text in item.outputs.items()} for item in items]
-    models = {model for table in tables for model in table}
     # A model that was no candidate of an input gave no answer there.
-    means = [fmean(table.get(model, 1.0) for table in tables) for model in models]
+    models = dict.fromkeys(model for table in tables for model in table)
+    means = {model: fmean(table.get(model, 1.0) for table in tables) for model in models}
+    best = min(means, key=means.__getitem__, default="")
     return FamilySummary(
         n=len(items),
-        best_single=min(means, default=1.0),
+        best_model=best,
+        best_single=means.get(best, 1.0),
         random=fmean(fmean(table.values()) if table else 1.0 for table in tables),
         consensus=fmean(_chosen(table, consensus(item.outputs)) for item, table in zip(items, tables, strict=True)),
         judge=fmean(_chosen(table, item.winner) for item, table in zip(items, tables, strict=True)),
@@ -131,7 +134,7 @@ def as_json(summaries: Mapping[str, Mapping[str, FamilySummary]]) -> dict[str, d
     """`{variant: {family: {n, best_single, random, consensus, judge, oracle}}}`, errors rounded to six digits."""
     return {
         variant: {
-            family: {key: round(value, 6) for key, value in asdict(summary).items()}
+            family: {key: round(value, 6) for key, value in asdict(summary).items() if key != "best_model"}
             for family, summary in families.items()
         }
         for variant, families in summaries.items()
