@@ -12,7 +12,7 @@ from pydantic import Field
 
 from worker.backends import BadInput, Output
 from worker.backends.engine import Params, checked_params
-from worker.backends.transformers_head import Head, load_preprocessor, load_pretrained, whole_number
+from worker.backends.transformers_head import Head, load_preprocessor, load_pretrained, plan_batches, whole_number
 from worker.media import request_text
 from worker.weights import identity
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 REMEMBERED_PROMPTS = 8  # a judge asks about the same task again and again
 REMEMBERED_TOKENS = 2048  # a longer prompt is not kept: its cache takes more memory than it saves time
+MOST_LOGITS = 1 << 26  # numbers in one batch of replies, tokens times vocabulary: 128 MB in half precision
 MARK = "\ue000"  # of the private use area: where a chat template puts a turn's text
 
 
@@ -173,24 +174,36 @@ class TextGeneration(Head[Prompt]):
         right."""
         import torch
 
-        if not continuations:
-            return []
         replies = [[*self._encode(text), self._end] for text in continuations]
+        totals = [0.0] * len(replies)
+        if not replies:
+            return totals
         with torch.inference_mode():
             cache, after_prompt = self._read_prompt(tuple(self._chat(prompt)))
-            # The first token's probability comes with the prompt; the last token is predicted, never read.
-            totals = [float(after_prompt[reply[0]]) for reply in replies]
-            longest = max(len(reply) for reply in replies) - 1
-            if longest == 0:
-                return totals
-            ids = torch.full((len(replies), longest), self.tokenizer.pad_token_id)
-            for row, reply in enumerate(replies):
-                ids[row, : len(reply) - 1] = torch.tensor(reply[:-1], dtype=torch.long)
-            cache.batch_repeat_interleave(len(replies))
-            logits = self.network(input_ids=ids.to(self.network.device), past_key_values=cache, use_cache=True).logits
-            for row, reply in enumerate(replies):
-                wanted = torch.tensor(reply[1:], device=logits.device)
-                logprobs = logits[row, : len(wanted)].float().log_softmax(-1)
+            for rows in plan_batches([len(reply) for reply in replies], MOST_LOGITS // len(after_prompt), len(replies)):
+                values = self._score_replies(copy.deepcopy(cache), after_prompt, [replies[row] for row in rows])
+                for row, value in zip(rows, values, strict=True):
+                    totals[row] = value
+        return totals
+
+    def _score_replies(self, cache: Any, after_prompt: torch.Tensor, replies: list[list[int]]) -> list[float]:
+        """Sums of log-probabilities. The prompt predicts a reply's first token; its last is predicted, never read."""
+        import torch
+
+        totals = [float(after_prompt[reply[0]]) for reply in replies]
+        longest = max(len(reply) for reply in replies) - 1
+        if longest == 0:
+            return totals
+        ids = torch.full((len(replies), longest), self.tokenizer.pad_token_id)
+        for row, reply in enumerate(replies):
+            ids[row, : len(reply) - 1] = torch.tensor(reply[:-1], dtype=torch.long)
+        cache.batch_repeat_interleave(len(replies))
+        ids = ids.to(self.network.device)
+        logits = self.network(input_ids=ids, past_key_values=cache, use_cache=True).logits
+        for row, reply in enumerate(replies):
+            for start in range(1, len(reply), 128):  # float32 copies of a few tokens at a time
+                wanted = torch.tensor(reply[start : start + 128], device=logits.device)
+                logprobs = logits[row, start - 1 : start - 1 + len(wanted)].float().log_softmax(-1)
                 totals[row] += float(logprobs.gather(1, wanted[:, None]).sum())
         return totals
 
@@ -210,8 +223,7 @@ class TextGeneration(Head[Prompt]):
             self._kept[ids] = kept
             if len(self._kept) > REMEMBERED_PROMPTS:
                 self._kept.popitem(last=False)
-        cache, after = self._kept[ids]
-        return copy.deepcopy(cache), after
+        return self._kept[ids]
 
     # --- the chat
     # -----------------------------------------------------------------------------------------------
