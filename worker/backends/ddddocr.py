@@ -56,9 +56,13 @@ class DdddOCR(OneByOne):
         width = max(1, round(picture.width * _HEIGHT / picture.height))
         if width > _MAX_WIDTH:
             raise BadInput(f"{file.name}: {picture.width} x {picture.height} pixels is too wide for one line of text.")
+        usage = {"pixels": picture.width * picture.height}
+        darkest, lightest = picture.convert("L").getextrema()
+        if darkest == lightest:
+            return Output(text="", usage=usage)  # the network would see a dash on an empty page
         read = self._engine.classification(picture.resize((width, _HEIGHT)), probability=True)
         return Output(
             text=str(read["text"]).strip(),
             detail={"confidence": round(float(read["confidence"]), 4)},
-            usage={"pixels": picture.width * picture.height},
+            usage=usage,
         )
