@@ -223,8 +223,8 @@ class Registry(_Strict):
     def asked_by_judges(self) -> set[str]:
         """Models that the judges of the served capabilities ask."""
         served = {model.capability for model in self.models.values()}
-        judges = {self.judges[self.capabilities[name].judge] for name in served}
-        return {judge.model for judge in judges if judge.model is not None}
+        asked = {self.judges[self.capabilities[name].judge].model for name in served}
+        return {model for model in asked if model is not None}
 
     def restricted_to(self, profile: str) -> Registry:
         """The same registry with the models of one profile, and those that its judges ask.

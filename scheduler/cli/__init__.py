@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 refused now (retry later), 4 the wait t
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -12,7 +13,7 @@ from rich.console import Console
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from db.errors import BakeoffError
-from db.logs import configure_logging
+from db.logs import configure_logging, get_logger
 from db.settings import load_settings
 from scheduler.cli import models, processes, tasks, upkeep
 
@@ -46,6 +47,12 @@ def main() -> None:
         sys.exit(0)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:  # noqa: BLE001 - the last resort: no trace reaches a user
+        # A fault of ours. Its trace goes to the log of a process that runs on, and to whoever asks for it.
+        if set(sys.argv[1:2]) & {"worker", "scheduler"} or os.environ.get("BAKEOFF_LOG_LEVEL") == "debug":
+            get_logger(__name__).exception("Stopped by a fault", action="fault")
+        sentence = f"a fault of Bakeoff's own: {type(error).__name__}: {error}. BAKEOFF_LOG_LEVEL=debug shows where."
+        sys.exit(_say(sentence, 1))
 
 
 def _database_sentence(error: DBAPIError) -> str:

@@ -108,3 +108,7 @@ def test_a_package_source_prints_its_pins() -> None:
     source = PackageSource(packages=["a==1", "b==2"], files={"f": ["x"]}, sha256={"f": "0" * 64})
 
     assert str(source) == "package:a==1+b==2"
+
+
+def test_what_judges_ask_is_known() -> None:
+    assert read_registry(MODELS_FILE).restricted_to("demo").asked_by_judges() == {"smollm2-135m"}
