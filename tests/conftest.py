@@ -25,7 +25,7 @@ from db.engine import make_engine
 
 SCRIPTED = """
 [profiles.demo]
-models = ["alpha", "beta", "gamma", "reader-a", "reader-b", "lonely"]
+models = ["alpha", "beta", "gamma", "reader-a", "reader-b", "hearer", "lonely"]
 
 [capabilities.text-generation]
 input = "text"
@@ -40,6 +40,11 @@ judge = "longest"
 [capabilities."image-to-text/caption"]
 input = "image"
 instruction = "Describe the picture."
+judge = "longest"
+
+[capabilities.automatic-speech-recognition]
+input = "audio"
+instruction = "Write down what is said."
 judge = "longest"
 
 [judges.longest]
@@ -74,6 +79,11 @@ capability = "image-to-text/ocr"
 backend = "scripted"
 params = { answer = "read the picture {name}" }
 
+[models.hearer]
+capability = "automatic-speech-recognition"
+backend = "scripted"
+params = { answer = "heard {name}" }
+
 [models.lonely]
 capability = "image-to-text/caption"
 backend = "scripted"
@@ -102,6 +112,7 @@ class Installation:
     redis_url: str
     models_file: Path
     settings: dict[str, str] = field(default_factory=dict)
+    work_folder: Path | None = None  # where commands are run, if that matters
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
@@ -109,6 +120,7 @@ class Installation:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("BAKEOFF_")}
         return {
             **clean,
+            "PYTHONPATH": str(Path(__file__).resolve().parents[1]),
             "BAKEOFF_DATABASE_URL": self.database_url,
             "BAKEOFF_REDIS_URL": self.redis_url,
             "BAKEOFF_HOME": str(self.folder / "home"),
@@ -132,6 +144,7 @@ class Installation:
         done = subprocess.run(
             self.command(*arguments),
             env={**self.environment, **(env or {})},
+            cwd=self.work_folder,
             capture_output=True,
             text=True,
             timeout=timeout,

@@ -1,0 +1,134 @@
+"""Every command, statement and program of the README runs as it stands there."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+import wave
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from db.registry import parse_registry
+from tests.conftest import SCRIPTED, Installation
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+LONG_RUNNING = {"up", "down", "worker", "scheduler"}  # run by test_up.py and test_recovery.py
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    inline = re.findall(r"`(bakeoff [a-z][^`]*)`", README)
+    found = [shlex.split(line, comments=True) for line in [*lines, *inline]]
+    return [words[1:] for words in found if words and words[0] == "bakeoff"]
+
+
+def with_a_real_task(words: list[str], installation: Installation) -> list[str]:
+    if "TASK" not in words:
+        return words
+    task = installation.run("submit", "for show", "--wait", "--json").json["id"]
+    return [task if word == "TASK" else word for word in words]
+
+
+@pytest.fixture(scope="module")
+def prepared(running: Installation, tmp_path_factory: pytest.TempPathFactory) -> Installation:
+    """The running installation with the files that the README attaches, and somebody who listens to recordings."""
+    folder = tmp_path_factory.mktemp("readme")
+    image = io.BytesIO()
+    Image.new("RGB", (20, 10), "white").save(image, "PNG")
+    (folder / "scan.png").write_bytes(image.getvalue())
+    with wave.open(str(folder / "call.wav"), "wb") as recording:
+        recording.setparams((1, 2, 16_000, 0, "NONE", ""))
+        recording.writeframes(bytes(3200))
+    running.start("hearer", "worker", "hearer")
+    running.wait_ready(9)
+    running.work_folder = folder
+    return running
+
+
+def test_the_readme_has_commands_to_run() -> None:
+    names = {words[0] for words in commands()}
+
+    assert {
+        "up",
+        "down",
+        "submit",
+        "status",
+        "results",
+        "watch",
+        "sql",
+        "show",
+        "models",
+        "config",
+        "db",
+        "worker",
+    } <= names
+
+
+@pytest.mark.parametrize("words", [c for c in commands() if c[0] not in LONG_RUNNING], ids=" ".join)
+def test_a_command_of_the_readme_works(prepared: Installation, words: list[str]) -> None:
+    if words[:2] == ["models", "pull"]:
+        words = [*words[:2], "--help"]  # its model is an example; `make weights` pulls real ones
+    real_registry = {"BAKEOFF_MODELS_FILE": str(ROOT / "models.toml")} if "--profile" in words else {}
+    done = prepared.run(*with_a_real_task(words, prepared), env=real_registry)
+
+    assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize("words", [c for c in commands() if c[0] in LONG_RUNNING], ids=" ".join)
+def test_an_option_of_a_long_running_command_exists(prepared: Installation, words: list[str]) -> None:
+    help_text = prepared.run(words[0], "--help").out
+
+    assert all(option in help_text for option in words if option.startswith("--"))
+
+
+@pytest.mark.parametrize("statement", [s for block in blocks("sql") for s in block.split(";") if s.strip()])
+def test_a_statement_of_the_readme_works(prepared: Installation, statement: str) -> None:
+    done = prepared.run("sql", statement, "--write")
+
+    assert done.code == 0, done.err
+
+
+def test_the_celery_program_of_the_readme_works(prepared: Installation) -> None:
+    (program,) = blocks("python")
+
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PATH": os.environ["PATH"], "BAKEOFF_REDIS_URL": prepared.redis_url},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    (row,) = prepared.query("SELECT source FROM task WHERE id = CAST(:task AS uuid)", task=done.stdout.strip())
+    assert row.source == "shop"
+
+
+def test_the_model_of_the_readme_is_a_model() -> None:
+    (table,) = blocks("toml")
+    tables = tomllib.loads(SCRIPTED)
+    tables["models"].update(tomllib.loads(table)["models"])
+
+    assert parse_registry(tables).models["whisper-small"].memory_mb == 1800
+
+
+def test_make_has_the_two_commands() -> None:
+    targets = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    assert all(f"make {name} " in targets for name in ("demo", "test"))
