@@ -1,7 +1,7 @@
 """What a running `bakeoff up` leaves in its home folder for everybody else to find: `up.json`.
 
 Commands started beside it read the addresses here, so nobody copies a password. The supervisor writes the
-file (`scheduler/instance.py`); this side only reads, and never trusts a process id without its start time:
+file (`scheduler/local/instance.py`); this side only reads, and never trusts a process id without its start time:
 ids are used again, after a reboot at once.
 """
 

@@ -214,7 +214,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str
     if given[0] and given[1]:
         yield given[0], given[1]
         return
-    from scheduler.servers import embedded
+    from scheduler.local.servers import embedded
 
     with embedded(tmp_path_factory.mktemp("servers")) as urls:
         yield urls

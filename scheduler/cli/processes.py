@@ -17,7 +17,7 @@ from db.workers import beat, live_workers, set_worker_state, sync_models
 from scheduler.cli.models import pull
 from scheduler.cli.output import console
 from scheduler.limits import check_limits
-from scheduler.memory import refuse_if_too_large
+from scheduler.local.memory import refuse_if_too_large
 from worker.role import WorkerRole
 
 
@@ -40,7 +40,7 @@ def up_command(
     flower: Annotated[bool, typer.Option("--flower/--no-flower", help="Run Flower too.")] = True,
 ) -> None:
     """Start everything on this machine: servers, scheduler, a worker per model, judge, Flower. Ctrl-C stops it."""
-    from scheduler.up import run_up
+    from scheduler.local.up import run_up
 
     settings = load_settings()
     registry = settings.registry_of(profile or settings.active_profile)
@@ -52,7 +52,7 @@ def up_command(
 
 def down_command() -> None:
     """Stop the `bakeoff up` of this folder; its data stays."""
-    from scheduler.up import run_down
+    from scheduler.local.up import run_down
 
     raise typer.Exit(run_down(load_settings().home, echo=_echo))
 

@@ -77,7 +77,9 @@ def test_a_killed_child_costs_one_attempt_and_no_task(installation: Installation
 
     wait_until(lambda: done(installation) == 5, 60, installation.logs)
     assert_consistent(installation, 5)
-    attempts = installation.query("SELECT max(attempt) AS most FROM candidate WHERE model = 'alpha' AND status = 'done'")
+    attempts = installation.query(
+        "SELECT max(attempt) AS most FROM candidate WHERE model = 'alpha' AND status = 'done'"
+    )
     assert attempts[0].most == 2
 
 

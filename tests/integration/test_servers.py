@@ -21,8 +21,8 @@ import pytest
 import redis
 
 from db.errors import BakeoffError, RefusedNow
-from scheduler import files, run_as
-from scheduler.servers import EmbeddedPostgres, EmbeddedRedis, EmbeddedServer, embedded
+from scheduler.local import files, run_as
+from scheduler.local.servers import EmbeddedPostgres, EmbeddedRedis, EmbeddedServer, embedded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -189,7 +189,7 @@ def test_data_of_another_major_version_is_left_alone(tmp_path: Path) -> None:
 PARENT = """
 import sys, time
 from pathlib import Path
-from scheduler.servers import EmbeddedPostgres, EmbeddedRedis
+from scheduler.local.servers import EmbeddedPostgres, EmbeddedRedis
 servers = [kind(Path(sys.argv[1]) / kind.name) for kind in (EmbeddedPostgres, EmbeddedRedis)]
 print(*[server.start() for server in servers], *[server.process.pid for server in servers], flush=True)
 time.sleep(float(sys.argv[2]))

@@ -19,10 +19,10 @@ import psycopg
 import pytest
 
 from db.instance import Instance, read_instance, running
-from scheduler import files
-from scheduler.children import Child, flower_spec
-from scheduler.servers import EmbeddedRedis
-from scheduler.up import run_down
+from scheduler.local import files
+from scheduler.local.children import Child, flower_spec
+from scheduler.local.servers import EmbeddedRedis
+from scheduler.local.up import run_down
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,9 +34,9 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 # A supervisor whose children only write what they were given and wait. Arguments: home, what is special.
 UP = """
 import json, os, sys, pathlib
-from scheduler.children import ChildSpec
-from scheduler.servers import EmbeddedPostgres, EmbeddedRedis
-from scheduler.supervisor import Supervisor
+from scheduler.local.children import ChildSpec
+from scheduler.local.servers import EmbeddedPostgres, EmbeddedRedis
+from scheduler.local.supervisor import Supervisor
 
 home, special = pathlib.Path(sys.argv[1]), json.loads(sys.argv[2])
 WAIT = "import os, time; print('addresses', os.environ['BAKEOFF_DATABASE_URL'], flush=True); time.sleep(600)"

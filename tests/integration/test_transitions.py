@@ -45,9 +45,7 @@ def sent(database: Engine) -> tuple[UUID, list[c.Message]]:
         messages = c.choose_and_send(
             connection,
             [
-                c.Choice(
-                    subtask_id=subtask, model=name, rank=rank, proposed_by=[], max_attempts=2, message_id=uuid4()
-                )
+                c.Choice(subtask_id=subtask, model=name, rank=rank, proposed_by=[], max_attempts=2, message_id=uuid4())
                 for rank, name in enumerate(MODELS)
             ],
         )

@@ -8,10 +8,10 @@ import pytest
 
 from db.errors import RefusedNow
 from db.registry import Registry, parse_registry
-from scheduler import memory
-from scheduler.backoff import Backoff
-from scheduler.children import children_of, flower_spec, threads_per_worker
-from scheduler.notices import masked
+from scheduler.local import memory
+from scheduler.local.backoff import Backoff
+from scheduler.local.children import children_of, flower_spec, threads_per_worker
+from scheduler.local.notices import masked
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from db.registry import read_registry
-from scheduler.children import children_of
+from scheduler.local.children import children_of
 from worker.app import SOFT_SHUTDOWN
 
 CHECKOUT = Path(__file__).resolve().parents[2]

@@ -35,7 +35,7 @@ def test_a_floor_imports_only_what_lies_below(floor: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["db.schema", "worker.app", "worker.run", "scheduler.loop", "scheduler.cli", "scheduler.up"]
+    "module", ["db.schema", "worker.app", "worker.run", "scheduler.loop", "scheduler.cli", "scheduler.local.up"]
 )
 def test_no_heavy_library_is_imported(module: str) -> None:
     heavy = "{'torch', 'transformers', 'onnxruntime', 'numpy', 'cv2'}"

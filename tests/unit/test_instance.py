@@ -15,7 +15,7 @@ import pytest
 
 from db.errors import RefusedNow
 from db.instance import FILE_NAME, ChildRef, Instance, ProcessRef, read_instance, running
-from scheduler.instance import only_up, stop_leftovers, supervisor_of, write_instance
+from scheduler.local.instance import only_up, stop_leftovers, supervisor_of, write_instance
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,7 +95,7 @@ def test_the_lock_ends_with_the_process_that_held_it(tmp_path: Path) -> None:
             sys.executable,
             "-c",
             (
-                "import sys, time, pathlib, scheduler.instance as i\n"
+                "import sys, time, pathlib, scheduler.local.instance as i\n"
                 "with i.only_up(pathlib.Path(sys.argv[1])):\n    print(flush=True); time.sleep(60)"
             ),
             str(tmp_path),

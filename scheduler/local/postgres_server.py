@@ -21,9 +21,9 @@ import psycopg
 
 from db.errors import BakeoffError
 from db.instance import ProcessRef
-from scheduler.embedded_server import HOST, EmbeddedServer
-from scheduler.processes import RunAs, last_lines, open_log
-from scheduler.run_as import give, server_env
+from scheduler.local.embedded_server import HOST, EmbeddedServer
+from scheduler.local.processes import RunAs, last_lines, open_log
+from scheduler.local.run_as import give, server_env
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 from db.errors import BakeoffError
 from db.instance import Instance, ProcessRef
-from scheduler import files, notices
-from scheduler.backoff import Backoff
-from scheduler.children import FLOWER_USER, Child, ChildSpec, flower_spec
-from scheduler.instance import forget_instance, only_up, stop_leftovers, write_instance
-from scheduler.processes import last_lines, rotate
-from scheduler.servers import EmbeddedServer
+from scheduler.local import files, notices
+from scheduler.local.backoff import Backoff
+from scheduler.local.children import FLOWER_USER, Child, ChildSpec, flower_spec
+from scheduler.local.instance import forget_instance, only_up, stop_leftovers, write_instance
+from scheduler.local.processes import last_lines, rotate
+from scheduler.local.servers import EmbeddedServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -17,11 +17,11 @@ from db.errors import BakeoffError, RefusedNow
 from db.registry import read_registry
 from db.states import WorkerState
 from db.workers import live_workers
-from scheduler.children import children_of, threads_per_worker
-from scheduler.instance import forget_instance, only_up, stop_leftovers, supervisor_of
-from scheduler.memory import refuse_if_too_large
-from scheduler.servers import EmbeddedPostgres, EmbeddedRedis
-from scheduler.supervisor import Supervisor
+from scheduler.local.children import children_of, threads_per_worker
+from scheduler.local.instance import forget_instance, only_up, stop_leftovers, supervisor_of
+from scheduler.local.memory import refuse_if_too_large
+from scheduler.local.servers import EmbeddedPostgres, EmbeddedRedis
+from scheduler.local.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from db.instance import ProcessRef
     from db.settings import Settings
-    from scheduler.children import ChildSpec
+    from scheduler.local.children import ChildSpec
 
 # Postgres, Valkey, scheduler, intake and Flower when idle; a model's worker is in its memory_mb.
 BESIDE_MB = 500

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from db.errors import RefusedNow
 from db.instance import FILE_NAME, Instance, ProcessRef, read_instance
-from scheduler import files
-from scheduler.processes import end_group
+from scheduler.local import files
+from scheduler.local.processes import end_group
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

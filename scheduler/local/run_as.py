@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from db.errors import BakeoffError
-from scheduler.processes import MYSELF, RunAs
+from scheduler.local.processes import MYSELF, RunAs
 
 NOBODY = 65534
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from scheduler.embedded_server import EmbeddedServer
-from scheduler.postgres_server import EmbeddedPostgres
-from scheduler.redis_server import EmbeddedRedis
+from scheduler.local.embedded_server import EmbeddedServer
+from scheduler.local.postgres_server import EmbeddedPostgres
+from scheduler.local.redis_server import EmbeddedRedis
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

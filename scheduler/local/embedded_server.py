@@ -18,9 +18,9 @@ from pydantic import ValidationError
 
 from db.errors import BakeoffError, RefusedNow
 from db.instance import ProcessRef
-from scheduler import files
-from scheduler.processes import RunAs, end_leftover, end_process, last_lines, spawn
-from scheduler.run_as import choose, server_env
+from scheduler.local import files
+from scheduler.local.processes import RunAs, end_leftover, end_process, last_lines, spawn
+from scheduler.local.run_as import choose, server_env
 
 if TYPE_CHECKING:
     import subprocess

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import psutil
 
 from db.instance import ChildRef
-from scheduler.backoff import Backoff
-from scheduler.processes import end_group, last_lines, spawn
+from scheduler.local.backoff import Backoff
+from scheduler.local.processes import end_group, last_lines, spawn
 
 if TYPE_CHECKING:
     import subprocess

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, ClassVar
 import redis
 
 from db.errors import BakeoffError
-from scheduler import files
-from scheduler.embedded_server import HOST, EmbeddedServer
-from scheduler.processes import MYSELF, RunAs
-from scheduler.run_as import give
+from scheduler.local import files
+from scheduler.local.embedded_server import HOST, EmbeddedServer
+from scheduler.local.processes import MYSELF, RunAs
+from scheduler.local.run_as import give
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
