@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.demo.run import Options, make_console, run, stop_on_terminate
 from db.errors import BakeoffError
 
-DEFAULT_SEED = 2026
+DEFAULT_SEED = 1
 
 
 def _options(arguments: list[str] | None = None) -> Options:
