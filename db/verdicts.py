@@ -70,10 +70,13 @@ def claim_judging(connection: Connection, ids: Sequence[UUID], seconds: float) -
     rows = connection.execute(
         text(
             f"""
-            UPDATE subtask AS s SET status = 'judging', token = :token, attempt = attempt + 1,
+            UPDATE subtask SET status = 'judging', token = :token, attempt = attempt + 1,
                    lease_until = now() + make_interval(secs => :seconds)
-            WHERE s.id = ANY(CAST(:ids AS uuid[])) AND s.status = 'running' AND {COMPLETE} AND {ANY_DONE}
-            RETURNING s.id
+            WHERE id IN (
+                SELECT s.id FROM subtask AS s
+                WHERE s.id = ANY(CAST(:ids AS uuid[])) AND s.status = 'running' AND {COMPLETE} AND {ANY_DONE}
+                ORDER BY s.id FOR UPDATE SKIP LOCKED)
+            RETURNING id
             """  # noqa: S608 - no value is interpolated
         ),
         {"ids": list(ids), "token": token, "seconds": seconds},
@@ -191,9 +194,12 @@ def fail_exhausted(connection: Connection, ids: Sequence[UUID] | None = None) ->
                                    || coalesce(c.error ->> 'message', c.status), '; ' ORDER BY c.rank), '') || ')'
                             FROM candidate AS c WHERE c.subtask_id = s.id),
                 'candidates', (SELECT jsonb_object_agg(c.model, c.error) FROM candidate AS c WHERE c.subtask_id = s.id))
-            WHERE s.status = 'running' {"AND s.id = ANY(CAST(:ids AS uuid[]))" if ids is not None else ""}
-              AND EXISTS (SELECT FROM candidate AS c WHERE c.subtask_id = s.id)
-              AND {COMPLETE} AND NOT {ANY_DONE}
+            WHERE s.id IN (
+                SELECT s.id FROM subtask AS s
+                WHERE s.status = 'running' {"AND s.id = ANY(CAST(:ids AS uuid[]))" if ids is not None else ""}
+                  AND EXISTS (SELECT FROM candidate AS c WHERE c.subtask_id = s.id)
+                  AND {COMPLETE} AND NOT {ANY_DONE}
+                ORDER BY s.id FOR UPDATE SKIP LOCKED)
             RETURNING s.task_id
             """  # noqa: S608 - no value is interpolated
         ),

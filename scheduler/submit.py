@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -127,8 +128,20 @@ def _check_fields(task: NewTask) -> None:
         raise InvalidRequest("idempotency_key must have 1 to 200 characters.")
     if task.run_at and task.deadline and task.deadline <= task.run_at:
         raise InvalidRequest(f"deadline = {task.deadline} must be after run_at = {task.run_at}.")
-    if "\x00" in task.request:
-        raise InvalidRequest("The request holds a zero character (U+0000), which no text does; remove it.")
+    for field_name, text in (("request", task.request), ("options", _as_json(task.options)), ("source", task.source)):
+        if "\x00" in text or "\\u0000" in text:
+            raise InvalidRequest(f"{field_name} holds a zero character (U+0000), which Postgres does not; remove it.")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidRequest(f"{field_name} is not valid Unicode at character {error.start}.") from None
+
+
+def _as_json(options: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(options, allow_nan=False, ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest(f"options is not JSON: {error}.") from None
 
 
 def _read(item: Path | Upload | Mapping[str, Any], settings: Settings) -> Upload:

@@ -6,6 +6,7 @@ judged and leaves the rest alone, so it may run any number of times.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -25,6 +26,7 @@ from db.verdicts import (
 )
 from worker.app import app
 from worker.backends import failure_from
+from worker.cleaning import clean_json, clean_text
 from worker.judges import Answer, Question
 from worker.process import ModelProcess, this_process
 from worker.renewal import Renewal
@@ -60,7 +62,7 @@ def _judge_one(process: ModelProcess, claim: Claim, subtask: ToJudge) -> None:
         verdict = only_candidate(subtask) if len(subtask.candidates) == 1 else _ask(process, subtask, started)
     except Exception as error:
         log.exception("A judge failed", action="judge_failed", judge=subtask.judge, subtask=str(subtask.id))
-        reason = f"{subtask.judge}: {failure_from(error).message}"
+        reason = clean_text(f"{subtask.judge}: {failure_from(error).message}")
         if subtask.attempt < subtask.max_attempts:
             with transaction(process.engine) as connection:
                 delay = process.settings.retry_delay * 2 ** (subtask.attempt - 1)
@@ -90,17 +92,19 @@ def _ask(process: ModelProcess, subtask: ToJudge, started: float) -> VerdictRow:
             answers=tuple(Answer(id=c.id, model=c.model, text=c.output, rank=c.rank) for c in subtask.candidates),
         )
     )
+    if not all(math.isfinite(score) for score in decision.scores.values()):
+        raise ValueError("a score is not a number")
     return VerdictRow(
         subtask_id=subtask.id,
         winner_id=decision.ranking[0],
         ranking=list(decision.ranking),
         scores=decision.scores,
-        reason=decision.reason,
+        reason=clean_text(decision.reason),
         method=decision.method,
         judge=subtask.judge,
         judge_model=decision.model,
         prompt_version=decision.prompt_version,
-        orders=decision.orders,
+        orders=clean_json(decision.orders),
         confidence=decision.confidence,
         seconds=time.monotonic() - started,
     )

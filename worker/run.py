@@ -26,6 +26,7 @@ from db.states import ErrorKind
 from db.workers import note_speed
 from worker.app import app
 from worker.backends import Backend, Failure, File, Input, Output, failure_from
+from worker.cleaning import clean_json, clean_text
 from worker.process import ModelProcess, this_process
 from worker.renewal import Renewal
 
@@ -152,17 +153,16 @@ def _file(blobs: BlobStore, attachment: dict[str, Any], types: dict[str, str]) -
 
 def _result(candidate: UUID, answer: Output | Failure, seconds: float, settings: Settings) -> Result:
     if isinstance(answer, Output):
-        text = answer.text.replace("\x00", "")  # Postgres holds no zero character
-        detail = json.dumps(dict(answer.detail)).replace("\\u0000", "")
-        longest = max(len(text), len(detail))
+        text, detail, usage = clean_text(answer.text), clean_json(answer.detail), clean_json(answer.usage)
+        longest = max(len(text), len(json.dumps(detail)))
         if longest <= settings.max_output_chars:
-            return Result(id=candidate, seconds=seconds, output=text, detail=json.loads(detail), usage=answer.usage)
+            return Result(id=candidate, seconds=seconds, output=text, detail=detail, usage=usage)
         answer = Failure(
             kind=ErrorKind.MODEL,
             code="output_too_long",
             message=f"{longest} characters came; BAKEOFF_MAX_OUTPUT_CHARS allows {settings.max_output_chars}.",
         )
-    error = {"kind": str(answer.kind), "code": answer.code, "message": answer.message.replace("\x00", "")}
+    error = {"kind": str(answer.kind), "code": answer.code, "message": clean_text(answer.message)}
     return Result(id=candidate, seconds=seconds, error=error)
 
 
