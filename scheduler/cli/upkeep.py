@@ -10,7 +10,6 @@ from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
-from db import migrate
 from db.engine import engine_of, transaction
 from db.errors import BakeoffError, InvalidRequest
 from db.queries import backlogs, model_rows, open_counts
@@ -176,6 +175,8 @@ def _shown(value: Any) -> str | None:
 
 def upgrade_command() -> None:
     """Bring the database to this version's schema; two at once are safe."""
+    from db import migrate
+
     settings = load_settings()
     before = migrate.current(settings.dsn)
     migrate.upgrade(settings.dsn)
@@ -185,6 +186,8 @@ def upgrade_command() -> None:
 
 def roles_command(as_json: AsJson = False) -> None:
     """Create the roles of other systems: enqueue only, read only."""
+    from db import migrate
+
     settings = load_settings()
     if migrate.current(settings.dsn) is None:
         raise InvalidRequest("The database has no schema yet; run `bakeoff db upgrade` first.")

@@ -35,7 +35,8 @@ class Up:
     @property
     def environment(self) -> dict[str, str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("BAKEOFF_")}
-        return {**clean, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+        quick = {"BAKEOFF_LEASE_SECONDS": "6", "BAKEOFF_LOST_AFTER": "2", "BAKEOFF_SETTLE_SECONDS": "10"}
+        return {**clean, **quick, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
 
     def start(self) -> None:
         log = self.log.open("a")
