@@ -35,7 +35,7 @@ install: $(VENV)/.demo ## Install Bakeoff and the engines of the demo into .venv
 weights: $(VENV)/.demo ## Fetch and verify the weights of the demo profile
 	$(BIN)/bakeoff models pull --profile demo
 
-demo: weights ## Install, fetch weights, start everything, judge 24 images and 8 recordings, stop (SEED=1)
+demo: weights ## Install, fetch weights, start everything, judge 36 images and 10 recordings, stop (SEED=1)
 	$(BIN)/python -m benchmarks.demo --seed $(SEED)
 
 test: $(VENV)/.dev ## All tests: unit and integration, with real servers, workers and weights
