@@ -211,7 +211,7 @@ def store(
                 message_id = CASE WHEN f.next = 'chosen' THEN NULL ELSE c.message_id END,
                 finished_at = CASE WHEN f.next = 'chosen' THEN NULL ELSE now() END,
                 not_before = CASE WHEN f.next = 'chosen' THEN
-                    now() + make_interval(secs => :delay * (2 ^ (f.attempt - 1)) * (0.75 + random() / 2)) END
+                    now() + make_interval(secs => least(:delay * 2 ^ (f.attempt - 1), 300) * (0.75 + random() / 2)) END
             FROM fate AS f
             WHERE c.id = f.id AND c.token = :token
             RETURNING c.id, c.subtask_id

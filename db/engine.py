@@ -9,20 +9,23 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import psycopg
 from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, OperationalError
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
 from db.errors import SettingsError, Unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 #: One channel for every event; the payload only says what kind of look is worth it.
 CHANNEL = "bakeoff"
+
+T = TypeVar("T")
 
 SERVER_TIMEOUTS = (
     "-c lock_timeout=10s -c statement_timeout=60s -c idle_in_transaction_session_timeout=60s -c timezone=UTC"
@@ -63,6 +66,7 @@ def make_engine(dsn: str, *, application: str = "", pool_size: int = 4) -> Engin
         max_overflow=2,
         pool_pre_ping=True,
         pool_recycle=1800,
+        hide_parameters=True,  # an error is logged; what callers and models wrote is not
     )
 
 
@@ -83,20 +87,46 @@ def transaction(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
+def wait_for_postgres(seconds: float) -> Callable[[Callable[[], T]], Callable[[], T]]:
+    """Decorate a transaction that may be repeated: a lost connection is tried again for up to `seconds`."""
+    return retry(
+        retry=retry_if_exception_type((OperationalError, Unreachable)),
+        wait=wait_exponential_jitter(initial=0.2, max=5),
+        stop=stop_after_delay(seconds),
+        reraise=True,
+    )
+
+
 def unreachable_sentence(engine: Engine, error: OperationalError) -> str:
     """One sentence without the password: which server, why, and the way out."""
     url = engine.url
     reason = str(error.orig).strip().splitlines()[0] if error.orig else "no answer"
-    return (
-        f"Postgres at {url.host}:{url.port or 5432} does not answer ({reason}). "
-        "Start it with `bakeoff up`, or check BAKEOFF_DATABASE_URL."
-    )
+    place = f"{url.host or url.query.get('host') or 'localhost'}:{url.port or 5432}"
+    return f"Postgres at {place} does not answer ({reason}). Start it with `bakeoff up`, or check BAKEOFF_DATABASE_URL."
+
+
+def connect(dsn: str, application: str, *, read_only: bool = False) -> psycopg.Connection[tuple[object, ...]]:
+    """A connection of psycopg's own, outside of the pool. Raises `Unreachable`."""
+    url = make_url(dsn).set(drivername="postgresql")
+    arguments = connect_arguments(application)
+    if read_only:
+        arguments["options"] = f"{arguments['options']} -c default_transaction_read_only=on"
+    try:
+        return psycopg.connect(url.render_as_string(hide_password=False), **arguments)  # type: ignore[arg-type]
+    except psycopg.OperationalError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise Unreachable(
+            f"Postgres does not answer ({reason}). Start it with `bakeoff up`, or check BAKEOFF_DATABASE_URL."
+        ) from None
 
 
 def listen(dsn: str) -> psycopg.Connection[tuple[object, ...]]:
-    """A connection of its own that listens on `CHANNEL`; read it with `.notifies(timeout=..., stop_after=1)`."""
-    url = make_url(dsn).set(drivername="postgresql").render_as_string(hide_password=False)
-    connection = psycopg.connect(url, autocommit=True, **connect_arguments("listen"))  # type: ignore[arg-type]
+    """A connection of its own that listens on `CHANNEL`; read it with `.notifies(timeout=..., stop_after=1)`.
+
+    Raises `Unreachable`.
+    """
+    connection = connect(dsn, "listen")
+    connection.autocommit = True
     connection.execute("SET idle_session_timeout = 0")
     connection.execute(f"LISTEN {CHANNEL}")
     return connection

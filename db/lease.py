@@ -90,13 +90,16 @@ def charge(connection: Connection, leased: Leased, token: UUID, ids: Sequence[UU
     return [row.id for row in rows]
 
 
-def give_back(connection: Connection, leased: Leased, token: UUID) -> int:
-    """End a lease whose rows were not worked on; nothing is charged. Returns how many rows went back."""
+def give_back(connection: Connection, leased: Leased, token: UUID, delay: float = 0.0) -> int:
+    """End a lease whose rows were not worked on; nothing is charged, they are due again after `delay` seconds.
+
+    Returns how many rows went back.
+    """
     return connection.execute(
         text(
             f"UPDATE {leased.table} SET status = '{leased.returns}', token = NULL, lease_until = NULL, "  # noqa: S608
-            "message_id = NULL, sent_at = NULL, not_before = NULL "
+            "message_id = NULL, sent_at = NULL, not_before = now() + make_interval(secs => :delay) "
             f"WHERE token = :token AND status = '{leased.held}'"
         ),
-        {"token": token},
+        {"token": token, "delay": delay},
     ).rowcount

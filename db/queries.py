@@ -132,12 +132,29 @@ def backlogs(connection: Connection) -> dict[str, Backlog]:
     return {row.model: Backlog(**row._mapping) for row in rows}  # noqa: SLF001 - the documented name
 
 
+def open_tasks(connection: Connection, limit: int) -> list[UUID]:
+    """The newest unfinished tasks."""
+    rows = connection.execute(
+        text(
+            """
+            SELECT id FROM task WHERE status IN ('pending', 'planning', 'running', 'integrating')
+            ORDER BY id DESC LIMIT :limit
+            """
+        ),
+        {"limit": limit},
+    )
+    return list(rows.scalars())
+
+
 def open_counts(connection: Connection) -> dict[str, dict[str, int]]:
     """How many unfinished tasks and subtasks there are in each state."""
     rows = connection.execute(
         text(
             """
-            SELECT 'task' AS what, status, count(*) AS n FROM task WHERE finished_at IS NULL GROUP BY status
+            SELECT 'task' AS what, status, count(*) AS n FROM task WHERE status = 'pending' GROUP BY status
+            UNION ALL
+            SELECT 'task', status, count(*) FROM task
+            WHERE status IN ('planning', 'running', 'integrating') GROUP BY status
             UNION ALL
             SELECT 'subtask', status, count(*) FROM subtask WHERE finished_at IS NULL GROUP BY status
             """

@@ -146,6 +146,7 @@ class Task(Lease, Base):
         CheckConstraint("jsonb_typeof(attachments) = 'array'", name="attachments_array"),
         CheckConstraint("length(idempotency_key) BETWEEN 1 AND 200", name="idempotency_key"),
         CheckConstraint("deadline > run_at", name="deadline_after_run_at"),
+        CheckConstraint("run_at < '9000-01-01' AND deadline < '9000-01-01'", name="times"),  # Python ends at 9999
         CheckConstraint(f"({_one_of('status', FINAL_TASK)}) = (finished_at IS NOT NULL)", name="final_finished"),
         CheckConstraint("(finished_at IS NULL) = (finished_xid IS NULL)", name="finished_xid"),
         CheckConstraint("status <> 'done' OR answer IS NOT NULL", name="done_answer"),
@@ -213,6 +214,8 @@ class Subtask(Lease, Base):
         UniqueConstraint("task_id", "position"),
         UniqueConstraint("task_id", "name"),
         Index("ix_subtask_ready", text("priority DESC"), "created_at", postgresql_where=text("status = 'ready'")),
+        Index("ix_subtask_ready_capability", "capability", postgresql_where=text("status = 'ready'")),
+        Index("ix_subtask_unfinished", "task_id", postgresql_where=text("finished_at IS NULL")),
         Index("ix_subtask_open", "id", postgresql_where=text("status IN ('blocked', 'running', 'judging')")),
         HOT,
     )
@@ -295,6 +298,7 @@ class Candidate(Lease, Base):
         UniqueConstraint("subtask_id", "model"),
         UniqueConstraint("id", "subtask_id"),  # what a verdict's winner refers to
         Index("ix_candidate_in_flight", "model", "message_id", postgresql_where=text("status IN ('sent', 'running')")),
+        Index("ix_candidate_failed", "model", "finished_at", postgresql_where=text("status IN ('error', 'dead')")),
         Index("ix_candidate_chosen", "model", "not_before", postgresql_where=text("status = 'chosen'")),
         HOT,
     )

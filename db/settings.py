@@ -160,9 +160,12 @@ class Settings(BaseSettings):
     @property
     def broker(self) -> str:
         """URL of Redis, secrets included. Raises `Unreachable` where none is set and nothing runs here."""
-        if self.redis_url is not None:
-            return self.redis_url.get_secret_value()
-        return self._of_the_running_instance("redis_url", "BAKEOFF_REDIS_URL")
+        if self.redis_url is None:
+            return self._of_the_running_instance("redis_url", "BAKEOFF_REDIS_URL")
+        url = self.redis_url.get_secret_value()
+        if url.startswith("rediss://") and "ssl_cert_reqs" not in url:  # Celery insists that it is said
+            url += ("&" if "?" in url else "?") + "ssl_cert_reqs=required"
+        return url
 
     @property
     def blobs(self) -> str:

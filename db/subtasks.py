@@ -21,16 +21,18 @@ class ReadySubtask:
     candidates_wanted: int
     judge: str
     created_at: datetime
+    group: str  # capability, and the models that the caller named: what can be stuck together
 
 
 def lock_ready(connection: Connection, limit: int, skip: list[str]) -> list[ReadySubtask]:
-    """Lock up to `limit` ready subtasks, most urgent first, but none of the capabilities in `skip`."""
+    """Lock up to `limit` ready subtasks, most urgent first, but none of the groups in `skip`."""
     rows = connection.execute(
         text(
             """
-            SELECT id, task_id, capability, options, candidates_wanted, judge, created_at
+            SELECT id, task_id, capability, options, candidates_wanted, judge, created_at,
+                   capability || coalesce(options ->> 'models', '') AS "group"
             FROM subtask
-            WHERE status = 'ready' AND NOT capability = ANY(CAST(:skip AS text[]))
+            WHERE status = 'ready' AND NOT capability || coalesce(options ->> 'models', '') = ANY(CAST(:skip AS text[]))
             ORDER BY priority DESC, created_at
             LIMIT :limit FOR UPDATE SKIP LOCKED
             """

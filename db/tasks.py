@@ -127,13 +127,12 @@ def _values(row: TaskRow) -> dict[str, Any]:
     }
 
 
-def lock_pending(connection: Connection, limit: int) -> list[PendingTask]:
+def lock_pending(connection: Connection, limit: int) -> list[UUID]:
     """Lock up to `limit` pending tasks, most urgent first, for this transaction; other schedulers skip them."""
     rows = connection.execute(
         text(
             """
-            SELECT id, request, capability, source, priority, options, attachments, deadline
-            FROM task
+            SELECT id FROM task
             WHERE status = 'pending' AND (run_at IS NULL OR run_at <= now())
             ORDER BY priority DESC, created_at
             LIMIT :limit
@@ -141,6 +140,20 @@ def lock_pending(connection: Connection, limit: int) -> list[PendingTask]:
             """
         ),
         {"limit": limit},
+    )
+    return list(rows.scalars())
+
+
+def read_pending(connection: Connection, tasks: Sequence[UUID]) -> list[PendingTask]:
+    """What the callers of these tasks wrote. May raise for values that Python cannot hold: they come from anybody."""
+    rows = connection.execute(
+        text(
+            """
+            SELECT id, request, capability, source, priority, options, attachments, deadline
+            FROM task WHERE id = ANY(CAST(:tasks AS uuid[])) ORDER BY priority DESC, created_at
+            """
+        ),
+        {"tasks": list(tasks)},
     )
     return [PendingTask(**row._mapping) for row in rows]  # noqa: SLF001 - the documented name
 
@@ -169,7 +182,8 @@ def start_tasks(connection: Connection, subtasks: Sequence[SubtaskRow]) -> None:
         ),
         {
             "rows": json.dumps(
-                [{**vars(row), "task_id": str(row.task_id), "deadline": _iso(row.deadline)} for row in subtasks]
+                [{**vars(row), "task_id": str(row.task_id), "deadline": _iso(row.deadline)} for row in subtasks],
+                allow_nan=False,
             )
         },
     )

@@ -70,7 +70,7 @@ def claim_judging(connection: Connection, ids: Sequence[UUID], seconds: float) -
     rows = connection.execute(
         text(
             f"""
-            UPDATE subtask SET status = 'judging', token = :token, attempt = attempt + 1,
+            UPDATE subtask SET status = 'judging', token = :token,
                    lease_until = now() + make_interval(secs => :seconds)
             WHERE id IN (
                 SELECT s.id FROM subtask AS s
@@ -97,7 +97,7 @@ def load_to_judge(connection: Connection, token: UUID) -> list[ToJudge]:
             JOIN task AS t ON t.id = s.task_id
             JOIN candidate AS c ON c.subtask_id = s.id
             WHERE s.token = :token AND s.status = 'judging'
-            GROUP BY s.id, t.id ORDER BY s.id
+            GROUP BY s.id, t.id ORDER BY s.attempt, s.id  -- one that cost its judge the life goes last
             """
         ),
         {"token": token},
@@ -229,8 +229,8 @@ def send_judging(
 ) -> list[UUID]:
     """Give complete, unjudged subtasks a judge message of their own; returns their ids.
 
-    What a chord's callback should judge is left to it for `grace` seconds, and while messages wait on the judge's
-    queue; what completed outside of a chord is due at once.
+    What a chord's callback should judge is left to it for `grace` seconds; what completed outside of a chord is due at
+    once. Such a message is sent again where the judge's queue is empty and nobody claimed it for `lost_after` seconds.
     """
     rows = connection.execute(
         text(
@@ -238,11 +238,10 @@ def send_judging(
             WITH due AS (
                 SELECT s.id FROM subtask AS s
                 WHERE s.status = 'running' AND {COMPLETE} AND {ANY_DONE}
-                  AND ((s.not_before <= now() AND s.sent_at IS NULL)
-                       OR (:queue_empty AND coalesce(s.not_before, (
-                               SELECT max(c.finished_at) FROM candidate AS c WHERE c.subtask_id = s.id)
-                               + make_interval(secs => :grace)) <= now()
-                           AND (s.sent_at IS NULL OR s.sent_at < now() - make_interval(secs => :lost_after))))
+                  AND ((s.sent_at IS NULL AND coalesce(s.not_before, (
+                            SELECT max(c.finished_at) FROM candidate AS c WHERE c.subtask_id = s.id)
+                            + make_interval(secs => :grace)) <= now())
+                       OR (:queue_empty AND s.sent_at < now() - make_interval(secs => :lost_after)))
                 ORDER BY s.priority DESC, s.created_at
                 LIMIT :limit FOR UPDATE SKIP LOCKED
             )

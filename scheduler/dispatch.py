@@ -92,11 +92,11 @@ class Dispatcher:
                 if room.take([model])
                 and (message := send_waiting(connection, model.name, self._largest([model]))) is not None
             ]
-        for message in waiting:
+        for number, message in enumerate(waiting):
             try:
                 self._publisher.send_again(message, self._settings.registry.models[message.model])
             except Unreachable:
-                self._take_back([message])
+                self._take_back(waiting[number:])
                 raise
         return sum(len(message.candidate_ids) for message in waiting)
 
@@ -120,8 +120,8 @@ class Dispatcher:
         return Room(models=models, left=left)
 
     def _waves(self, connection: Connection, room: Room) -> Iterator[Wave]:
-        """Waves for what is ready and has room. A capability that is stuck holds back no other."""
-        stuck: list[str] = []
+        """Waves for what is ready and has room. A group that is stuck holds back no other."""
+        stuck: list[str] = []  # groups that had their turn
         while True:
             ready = lock_ready(connection, LOOK, stuck)
             groups: dict[tuple[tuple[str, ...], str], list[ReadySubtask]] = defaultdict(list)
@@ -131,10 +131,9 @@ class Dispatcher:
                     groups[tuple(model.name for model in models), subtask.judge].append(subtask)
             for (names, _), subtasks in groups.items():
                 yield from self._waves_of([room.models[name] for name in names], subtasks, room)
-            here = {subtask.capability for subtask in ready}
-            if len(ready) < LOOK or not here:
+            if len(ready) < LOOK:
                 return
-            stuck.extend(here)  # the next look is for other capabilities; these had their turn
+            stuck.extend({subtask.group for subtask in ready})
 
     def _waves_of(self, models: list[ModelEntry], subtasks: list[ReadySubtask], room: Room) -> Iterator[Wave]:
         size = min(self._settings.wave_size, self._largest(models))

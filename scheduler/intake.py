@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy.exc import OperationalError
+
 from db.errors import InvalidRequest, RefusedNow
 from db.settings import load_settings
 from scheduler.submit import NewTask, Upload, submit
@@ -20,7 +22,7 @@ from worker.app import app
 @app.task(  # type: ignore[untyped-decorator] # celery has no types
     name="bakeoff.submit",
     bind=True,
-    autoretry_for=(RefusedNow,),
+    autoretry_for=(RefusedNow, OperationalError),  # safe: the task id is the idempotency key
     retry_backoff=2,
     retry_backoff_max=60,
     max_retries=None,

@@ -63,7 +63,12 @@ class Scheduler:
                 failures += 1
                 self._close_listening()
                 log.warning(f"A look failed: {error}", action="look_failed", failures=failures)
-                self._stop.wait(min(0.5 * 2**failures, LONGEST_BACKOFF))
+            except Exception:
+                failures += 1
+                self._close_listening()
+                log.exception("A look failed by a fault of ours", action="look_fault", failures=failures)
+            if failures:
+                self._stop.wait(min(0.5 * 2 ** min(failures, 10), LONGEST_BACKOFF))
         self._close_listening()
         self._leave()
         self._engine.dispose()

@@ -2,26 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
 
 from db.blobs import Artifact, artifacts_of
 from db.errors import InvalidRequest
 from db.logs import get_logger
 from db.settings import Settings
-from db.tasks import PendingTask, SubtaskRow, lock_pending, reject_tasks, start_tasks
+from db.tasks import PendingTask, SubtaskRow, lock_pending, read_pending, reject_tasks, start_tasks
 from scheduler.requests import check_request, parse_attachments, parse_options
+from worker.cleaning import clean_text
 
 log = get_logger(__name__)
 
+LONGEST_REASON = 1000  # characters of a refusal: it may quote what the caller wrote
+
 
 def plan_pending(connection: Connection, settings: Settings, limit: int) -> int:
-    """Check and start up to `limit` pending tasks; what can never run fails. Returns how many it saw."""
-    tasks = lock_pending(connection, limit)
-    if not tasks:
+    """Check and start up to `limit` pending tasks; what can never run fails. Returns how many it saw.
+
+    Rows come from anybody who may insert: one that cannot even be read (a number of 5,000 digits, objects nested a
+    thousand deep) makes its batch be planned one by one, and fails alone.
+    """
+    ids = lock_pending(connection, limit)
+    if not ids:
         return 0
+    if _planned(connection, settings, ids) is not None:
+        for task in ids:
+            problem = _planned(connection, settings, [task])
+            if problem is not None:
+                reason = f"The task cannot be read ({type(problem).__name__}: {' '.join(str(problem).split())[:200]})."
+                reject_tasks(connection, {task: {"code": InvalidRequest.code, "message": clean_text(reason)}})
+                log.warning(reason, action="task_unreadable", task=str(task))
+    return len(ids)
+
+
+def _planned(connection: Connection, settings: Settings, ids: Sequence[UUID]) -> Exception | None:
+    """Plan these tasks in a savepoint; returns what a row's content raised, where nothing was stored then.
+
+    Raises what a lost connection raises.
+    """
+    try:
+        with connection.begin_nested():
+            _plan(connection, settings, read_pending(connection, ids))
+    except OperationalError:
+        raise
+    except Exception as problem:  # noqa: BLE001 - whatever a stranger's row makes Python or Postgres raise
+        return problem
+    return None
+
+
+def _plan(connection: Connection, settings: Settings, tasks: Sequence[PendingTask]) -> None:
     digests = [item["sha256"] for task in tasks for item in task.attachments if _has_digest(item)]
     known = artifacts_of(connection, digests) if digests else {}
     rows: list[SubtaskRow] = []
@@ -30,11 +65,10 @@ def plan_pending(connection: Connection, settings: Settings, limit: int) -> int:
         try:
             rows.append(_only_subtask(settings, task, known))
         except InvalidRequest as error:
-            refused[task.id] = {"code": error.code, "message": str(error)}
-            log.info(f"Refused: {error}", action="task_refused", task=str(task.id))
+            refused[task.id] = {"code": error.code, "message": clean_text(str(error))[:LONGEST_REASON]}
+            log.info("Refused a task", action="task_refused", task=str(task.id), reason=str(error)[:LONGEST_REASON])
     start_tasks(connection, rows)
     reject_tasks(connection, refused)
-    return len(tasks)
 
 
 def _has_digest(item: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ from db.registry import CapabilityEntry, Registry
 from db.settings import Settings
 from scheduler.media import kind_of
 
+DEEPEST = 32  # levels of options; Postgres and Python both stop far above
+LARGEST_INTEGER = 2**63
 DEFAULT_CAPABILITY = "text-generation"  # a request without a capability, until a planner splits it
 
 
@@ -28,8 +31,35 @@ class TaskOptions(BaseModel):
     params: dict[str, Any] = Field({}, description="handed to every model: max_new_tokens, temperature, language ...")
 
 
+def check_storable(field: str, value: Any, depth: int = 0) -> None:  # noqa: C901 - one branch per kind of value
+    """Whether Postgres and JSON can hold a value. Raises `InvalidRequest`, which says what is wrong with it."""
+    if depth > DEEPEST:
+        raise InvalidRequest(f"{field} is nested over {DEEPEST} levels deep.")
+    if isinstance(value, str):
+        if "\x00" in value:
+            raise InvalidRequest(f"{field} holds a zero character (U+0000), which Postgres does not; remove it.")
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidRequest(f"{field} is not valid Unicode at character {error.start}.") from None
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            check_storable(field, key, depth + 1)
+            check_storable(field, item, depth + 1)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            check_storable(field, item, depth + 1)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise InvalidRequest(f"{field} holds {value}, which is no JSON number.")
+    elif isinstance(value, int) and abs(value) > LARGEST_INTEGER:
+        raise InvalidRequest(f"{field} holds a whole number of over 64 bits.")
+    elif value is not None and not isinstance(value, bool | int | float):
+        raise InvalidRequest(f"{field} holds a {type(value).__name__}, which is not JSON.")
+
+
 def parse_options(options: Mapping[str, Any]) -> TaskOptions:
     """Check a task's options. Raises `InvalidRequest`, which names the key, the value and the way out."""
+    check_storable("options", options)
     try:
         return TaskOptions.model_validate(options)
     except ValidationError as error:
@@ -38,7 +68,8 @@ def parse_options(options: Mapping[str, Any]) -> TaskOptions:
         if first["type"] == "extra_forbidden":
             known = ", ".join(TaskOptions.model_fields)
             raise InvalidRequest(f"options.{key} is not an option; there are: {known}.") from None
-        raise InvalidRequest(f"options.{key} = {json.dumps(first['input'], default=str)}: {first['msg']}.") from None
+        shown = json.dumps(first["input"], default=str)[:200]
+        raise InvalidRequest(f"options.{key} = {shown}: {first['msg']}.") from None
 
 
 def parse_attachments(attachments: Sequence[Any]) -> list[AttachmentRef]:

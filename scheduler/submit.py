@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,7 +18,16 @@ from db.settings import Settings
 from db.tasks import TaskRow, insert_task
 from db.workers import live_queues, live_workers
 from scheduler.media import sniff
-from scheduler.requests import DEFAULT_CAPABILITY, check_request, parse_attachments, parse_options
+from scheduler.requests import (
+    DEFAULT_CAPABILITY,
+    check_request,
+    check_storable,
+    parse_attachments,
+    parse_options,
+)
+
+LONGEST_NAME = 255  # what db.blobs.AttachmentRef takes
+NAMES_OF_KINDS = {str: "a text", int: "a whole number", Mapping: "an object"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +65,8 @@ def submit(settings: Settings, task: NewTask, *, needs_worker: bool = False) -> 
     engine = engine_of(settings.dsn, "submit")
     _check_fields(task)
     options = parse_options(task.options)
+    if not isinstance(task.attachments, list | tuple):  # a Celery message may hold anything
+        raise InvalidRequest("attachments must be a list.")
     uploads = [_read(item, settings) for item in task.attachments if not isinstance(item, Mapping)]
     references = parse_attachments([item for item in task.attachments if isinstance(item, Mapping)])
     with transaction(engine) as connection:
@@ -120,28 +130,25 @@ def _require_worker(engine: Engine, settings: Settings, capability: str | None, 
 
 
 def _check_fields(task: NewTask) -> None:
-    if not task.source or len(task.source) > 100:
-        raise InvalidRequest(f"source = {task.source!r} must have 1 to 100 characters.")
+    """Types and ranges: a task may come from a Celery message, where a field can hold anything."""
+    for name, kind in (("request", str), ("source", str), ("priority", int), ("options", Mapping)):
+        value = getattr(task, name)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise InvalidRequest(f"{name} = {value!r:.100} must be {NAMES_OF_KINDS[kind]}.")
+    for name in ("capability", "idempotency_key"):
+        value = getattr(task, name)
+        if value is not None and not isinstance(value, str):
+            raise InvalidRequest(f"{name} = {value!r:.100} must be a text.")
+    if not 1 <= len(task.source) <= 100:
+        raise InvalidRequest(f"source = {task.source!r:.120} must have 1 to 100 characters.")
     if not -100 <= task.priority <= 100:
         raise InvalidRequest(f"priority = {task.priority} must be from -100 to 100; higher runs first.")
     if task.idempotency_key is not None and not 1 <= len(task.idempotency_key) <= 200:
         raise InvalidRequest("idempotency_key must have 1 to 200 characters.")
     if task.run_at and task.deadline and task.deadline <= task.run_at:
         raise InvalidRequest(f"deadline = {task.deadline} must be after run_at = {task.run_at}.")
-    for field_name, text in (("request", task.request), ("options", _as_json(task.options)), ("source", task.source)):
-        if "\x00" in text or "\\u0000" in text:
-            raise InvalidRequest(f"{field_name} holds a zero character (U+0000), which Postgres does not; remove it.")
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise InvalidRequest(f"{field_name} is not valid Unicode at character {error.start}.") from None
-
-
-def _as_json(options: Mapping[str, Any]) -> str:
-    try:
-        return json.dumps(options, allow_nan=False, ensure_ascii=False)
-    except (TypeError, ValueError) as error:
-        raise InvalidRequest(f"options is not JSON: {error}.") from None
+    for name in ("request", "source", "capability", "idempotency_key", "options"):
+        check_storable(name, getattr(task, name))
 
 
 def _read(item: Path | Upload | Mapping[str, Any], settings: Settings) -> Upload:
@@ -156,6 +163,9 @@ def _read(item: Path | Upload | Mapping[str, Any], settings: Settings) -> Upload
             raise InvalidRequest(f"Cannot read {item}: {error.strerror}.") from None
     if not isinstance(item, Upload):
         raise InvalidRequest(f"attachments: {type(item).__name__} is neither a path nor an upload.")
+    if len(item.name) > LONGEST_NAME:
+        raise InvalidRequest(f"attachments: the name {item.name[:40]!r}... has over {LONGEST_NAME} characters.")
+    item = Upload(name=item.name.encode("utf-8", "replace").decode().replace("\x00", ""), data=item.data)
     _check_size(item.name, len(item.data), settings)
     return item
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 from uuid import UUID
 
-from db.engine import transaction
-from db.lease import Claim, Leased
+from sqlalchemy import Connection
+
+from db.engine import transaction, wait_for_postgres
+from db.lease import Claim, Leased, charge
 from db.logs import get_logger
 from db.verdicts import (
     ToJudge,
@@ -32,6 +34,8 @@ from worker.process import ModelProcess, this_process
 from worker.renewal import Renewal
 
 log = get_logger(__name__)
+
+T = TypeVar("T")
 
 
 @app.task(name="bakeoff.judge_subtasks", ignore_result=True)  # type: ignore[untyped-decorator] # celery has no types
@@ -59,18 +63,19 @@ def judge_wave(process: ModelProcess, ids: Sequence[UUID]) -> None:
 def _judge_one(process: ModelProcess, claim: Claim, subtask: ToJudge) -> None:
     started = time.monotonic()
     try:
-        verdict = only_candidate(subtask) if len(subtask.candidates) == 1 else _ask(process, subtask, started)
+        verdict = _decided(process, claim, subtask, started)
     except Exception as error:
         log.exception("A judge failed", action="judge_failed", judge=subtask.judge, subtask=str(subtask.id))
         reason = clean_text(f"{subtask.judge}: {failure_from(error).message}")
-        if subtask.attempt < subtask.max_attempts:
-            with transaction(process.engine) as connection:
-                delay = process.settings.retry_delay * 2 ** (subtask.attempt - 1)
-                judge_failed(connection, claim.token, [subtask.id], reason, delay)
+        attempts = subtask.attempt + 1
+        if attempts < subtask.max_attempts:
+            delay = process.settings.retry_delay * 2 ** (attempts - 1)
+            _stored(process, lambda connection: judge_failed(connection, claim.token, [subtask.id], reason, delay))
             return
-        verdict = fallback(subtask, reason, time.monotonic() - started)
-    with transaction(process.engine) as connection:
-        stored = store_verdicts(connection, claim.token, [verdict])
+        verdict = fallback(subtask, attempts, reason, time.monotonic() - started)
+    if verdict is None:
+        return
+    stored = _stored(process, lambda connection: store_verdicts(connection, claim.token, [verdict]))
     log.info(
         f"{subtask.capability}: {verdict.reason}",
         action="verdict_stored" if stored else "verdict_too_late",
@@ -79,6 +84,28 @@ def _judge_one(process: ModelProcess, claim: Claim, subtask: ToJudge) -> None:
         judge=subtask.judge,
         seconds=round(verdict.seconds, 3),
     )
+
+
+def _decided(process: ModelProcess, claim: Claim, subtask: ToJudge, started: float) -> VerdictRow | None:
+    """The verdict, or None where the subtask is no longer ours. An attempt is charged before the judge is asked."""
+    if len(subtask.candidates) == 1:
+        return only_candidate(subtask)
+    if subtask.attempt >= subtask.max_attempts:
+        return fallback(subtask, subtask.attempt, "its process was lost each time", 0.0)
+    if not _stored(process, lambda connection: charge(connection, Leased.SUBTASK, claim.token, [subtask.id])):
+        return None
+    return _ask(process, subtask, started)
+
+
+def _stored(process: ModelProcess, statement: Callable[[Connection], T]) -> T:
+    """Run one transaction; a Postgres that is away is waited for, for up to one lease."""
+
+    @wait_for_postgres(process.settings.lease_seconds)
+    def attempt() -> T:
+        with transaction(process.engine) as connection:
+            return statement(connection)
+
+    return attempt()
 
 
 def _ask(process: ModelProcess, subtask: ToJudge, started: float) -> VerdictRow:
@@ -117,10 +144,10 @@ def only_candidate(subtask: ToJudge) -> VerdictRow:
     return _unjudged(subtask, winner.id, "only_candidate", f"{winner.model} wins unjudged: {others}.", 0.0)
 
 
-def fallback(subtask: ToJudge, reason: str, seconds: float) -> VerdictRow:
+def fallback(subtask: ToJudge, attempts: int, reason: str, seconds: float) -> VerdictRow:
     """The verdict where the judge failed on this very subtask until its attempts were used up: the selectors' first."""
     winner = min(subtask.candidates, key=lambda candidate: candidate.rank)
-    text = f"{winner.model} was chosen first by the selectors; the judge failed {subtask.attempt} times ({reason})."
+    text = f"{winner.model} was chosen first by the selectors; the judge failed {attempts} times ({reason})."
     return _unjudged(subtask, winner.id, "fallback", text, seconds, is_fallback=True)
 
 

@@ -1,19 +1,22 @@
 """The one process that owns a device: it loads its models once and answers through them.
 
-Lives in the worker's child. `ModelProcess` is made when the child starts and warms everything up before the first
-message; a model that cannot be loaded is tried again with the next message, and its candidates say why.
+Lives in the worker's child. `ModelProcess` is made when the child starts and warms everything up before it takes the
+first message; a model that cannot be loaded is tried again until it can.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from functools import lru_cache
 
 from celery.signals import worker_process_init
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from db.engine import make_engine, transaction
+from db.errors import BakeoffError
 from db.logs import configure_logging, get_logger
 from db.registry import CapabilityEntry, JudgeEntry
 from db.settings import Settings, load_settings
@@ -25,6 +28,8 @@ from worker.role import WorkerRole
 from worker.weights import locate
 
 log = get_logger(__name__)
+
+FIRST_RETRY, LAST_RETRY = 2.0, 30.0  # seconds between two tries to load a model
 
 
 class ModelProcess:
@@ -73,19 +78,34 @@ class ModelProcess:
         return self._judges[name]
 
     def warm_up(self) -> None:
-        """Load everything this worker is for, and say so in the table `worker`."""
-        self._say(WorkerState.STARTING)
+        """Load everything this worker is for, however often it takes, and say so in the table `worker`.
+
+        Until then the child takes no message: a worker that cannot load its model must not eat the queue of one that
+        can. What is transient (a model server that starts later, a Postgres that restarts) heals by itself.
+        """
+        delay = FIRST_RETRY
+        while not self._loaded_everything():
+            time.sleep(delay)
+            delay = min(delay * 2, LAST_RETRY)
+
+    def _loaded_everything(self) -> bool:
         try:
             for model in self.role.models:
                 self.backend(model)
             if self.role.judge:
                 for name in sorted({entry.judge for entry in self._judged_capabilities()}):
                     self.judge(name)
+            self._say(WorkerState.READY)
         except Exception as error:
             log.exception("A model could not be loaded", action="model_broken", worker=self.role.name)
-            self._say(WorkerState.BROKEN, " ".join(str(error).split())[:500] or type(error).__name__)
-        else:
-            self._say(WorkerState.READY)
+            with contextlib.suppress(BakeoffError, SQLAlchemyError):
+                self._say(WorkerState.BROKEN, " ".join(str(error).split())[:500] or type(error).__name__)
+            return False
+        return True
+
+    def say_starting(self) -> None:
+        """This child is new: its models are not loaded, whatever the one before it said."""
+        self._say(WorkerState.STARTING)
 
     def _judged_capabilities(self) -> list[CapabilityEntry]:
         served = {entry.capability for entry in self.registry.models.values()}
@@ -116,4 +136,7 @@ def _start_child(**_: object) -> None:
     configure_logging(settings.log_level, settings.log_format)
     role = WorkerRole.of_this_process()
     if role is not None and (role.models or role.judge):
-        this_process().warm_up()
+        process = this_process()
+        with contextlib.suppress(BakeoffError, SQLAlchemyError):
+            process.say_starting()
+        process.warm_up()

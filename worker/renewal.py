@@ -53,9 +53,9 @@ class Renewal:
 
     def _run(self) -> None:
         while not self._stop.wait(self._seconds / 4):
-            if time.monotonic() > self._deadline:
+            if time.monotonic() > self._deadline:  # the next batch may move it
                 log.warning("A batch is over its time: its lease ends", action="lease_dropped", token=str(self._token))
-                return
+                continue
             if os.getppid() != self._parent:
                 return
             try:

@@ -12,14 +12,12 @@ from typing import Any
 from uuid import UUID
 
 from celery.exceptions import Ignore, SoftTimeLimitExceeded
-from sqlalchemy.exc import OperationalError
-from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
 from db.blobs import BlobStore, artifacts_of, blob_store
 from db.candidates import Result, Work, load_work, store
-from db.engine import transaction
+from db.engine import transaction, wait_for_postgres
 from db.errors import NotFound, Unreachable
-from db.lease import Leased, charge, claim_message
+from db.lease import Leased, charge, claim_message, give_back
 from db.logs import get_logger
 from db.settings import Settings
 from db.states import ErrorKind
@@ -64,38 +62,38 @@ def run_message(process: ModelProcess, *, message: UUID, model: str, ids: Sequen
     if not claim.ids:
         log.info("Nothing left to run", action="message_empty", model=model, message=str(message))
         return
+    try:
+        backend = process.backend(model)
+    except Exception:
+        log.exception("The model is not loaded: its message goes back", action="message_given_back", model=model)
+        with transaction(process.engine) as connection:
+            give_back(connection, Leased.CANDIDATE, claim.token, settings.retry_delay)
+        return
     entry = process.registry.model(model)
     with Renewal(process.engine, Leased.CANDIDATE, claim.token, settings.lease_seconds) as renewal:
         for start in range(0, len(claim.ids), entry.max_batch):
             batch = claim.ids[start : start + entry.max_batch]
-            renewal.until(time.monotonic() + entry.timeout + settings.start_allowance)
-            _run_batch(process, model, claim.token, batch, in_chord=in_chord)
+            renewal.until(time.monotonic() + entry.timeout)
+            _run_batch(process, backend, claim.token, batch, in_chord=in_chord)
 
 
-def _run_batch(process: ModelProcess, model: str, token: UUID, ids: Sequence[UUID], *, in_chord: bool) -> None:
-    backend, broken = _loaded(process, model)
+def _run_batch(process: ModelProcess, backend: Backend, token: UUID, ids: Sequence[UUID], *, in_chord: bool) -> None:
     with transaction(process.engine) as connection:
         ours = charge(connection, Leased.CANDIDATE, token, ids)
         work = load_work(connection, token, ours)
         known = artifacts_of(connection, [a["sha256"] for item in work for a in item.attachments])
+    if not work:
+        return
     types = {digest: artifact.media_type for digest, artifact in known.items()}
     inputs = [_input(process, item, types) for item in work]
     started = time.monotonic()
-    answers = [broken] * len(inputs) if broken else _answers(backend, inputs)
-    share = (time.monotonic() - started) / max(1, len(inputs))
+    answers = _answers(backend, inputs)
+    share = (time.monotonic() - started) / len(inputs)
     results = [_result(item.id, answer, share, process.settings) for item, answer in zip(work, answers, strict=True)]
-    _store(process, model, token, results, in_chord=in_chord, seconds_per_item=None if broken else share)
+    _store(process, backend.model.name, token, results, in_chord=in_chord, seconds_per_item=share)
 
 
-def _loaded(process: ModelProcess, model: str) -> tuple[Backend | None, Failure | None]:
-    try:
-        return process.backend(model), None
-    except Exception as error:  # noqa: BLE001 - any failure to load is the model's, and says so in the row
-        message = f"{model} could not be loaded: {failure_from(error).message}"
-        return None, Failure(kind=ErrorKind.MODEL, code="not_loaded", message=message)
-
-
-def _answers(backend: Backend | None, inputs: Sequence[Input | Failure]) -> list[Output | Failure]:
+def _answers(backend: Backend, inputs: Sequence[Input | Failure]) -> list[Output | Failure]:
     """Run the readable inputs as one batch; the others keep their failure."""
     readable = [item for item in inputs if isinstance(item, Input)]
     if backend is None or not readable:
@@ -134,6 +132,9 @@ def _input(process: ModelProcess, work: Work, types: dict[str, str]) -> Input | 
         return Failure(kind=ErrorKind.INPUT, code="attachment_missing", message=str(error))
     except Unreachable as error:
         return Failure(kind=ErrorKind.MODEL, code="blobs_unreachable", message=str(error))
+    except Exception as error:
+        log.exception("Inputs could not be resolved", action="inputs_failed", candidate=str(work.id))
+        return failure_from(error)
     return Input(
         text="\n\n".join(text for text in texts if text),
         instruction=process.registry.capabilities[work.capability].instruction,
@@ -152,6 +153,10 @@ def _file(blobs: BlobStore, attachment: dict[str, Any], types: dict[str, str]) -
 
 
 def _result(candidate: UUID, answer: Output | Failure, seconds: float, settings: Settings) -> Result:
+    if isinstance(answer, Output) and not isinstance(answer.text, str):  # a plug-in without types may return anything
+        answer = Failure(  # type: ignore[unreachable]
+            kind=ErrorKind.MODEL, code="no_text", message=f"The model returned {type(answer.text).__name__}, not text."
+        )
     if isinstance(answer, Output):
         text, detail, usage = clean_text(answer.text), clean_json(answer.detail), clean_json(answer.usage)
         longest = max(len(text), len(json.dumps(detail)))
@@ -173,17 +178,12 @@ def _store(
     results: Sequence[Result],
     *,
     in_chord: bool,
-    seconds_per_item: float | None,
+    seconds_per_item: float,
 ) -> None:
     """Store a batch under its token; a Postgres that is away is waited for, for up to one lease."""
     settings = process.settings
 
-    @retry(
-        retry=retry_if_exception_type((OperationalError, Unreachable)),
-        wait=wait_exponential_jitter(initial=0.2, max=5),
-        stop=stop_after_delay(settings.lease_seconds),
-        reraise=True,
-    )
+    @wait_for_postgres(settings.lease_seconds)
     def attempt() -> list[UUID]:
         with transaction(process.engine) as connection:
             ids = store(
@@ -194,8 +194,7 @@ def _store(
                 retry_delay=settings.retry_delay,
                 in_chord=in_chord,
             )
-            if seconds_per_item is not None:
-                note_speed(connection, model, seconds_per_item)
+            note_speed(connection, model, seconds_per_item)
             return ids
 
     stored = set(attempt())

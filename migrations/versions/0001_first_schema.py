@@ -99,21 +99,15 @@ def upgrade() -> None:
         sa.Column("source", sa.Text(), nullable=False),
         sa.Column("queue", sa.Text(), nullable=False),
         sa.Column("revision", sa.Text(), server_default=sa.text("''"), nullable=False),
-        sa.Column(
-            "facts", postgresql.JSONB(astext_type=sa.Text()), server_default=sa.text("'{}'"), nullable=False
-        ),
+        sa.Column("facts", postgresql.JSONB(astext_type=sa.Text()), server_default=sa.text("'{}'"), nullable=False),
         sa.Column("status", sa.Text(), server_default=sa.text("'active'"), nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),
         sa.Column("consecutive_failures", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("suspended_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("probe_after", sa.DateTime(timezone=True), nullable=True),
         sa.Column("seconds_per_item", sa.Float(precision=53), nullable=True),
-        sa.CheckConstraint(
-            "status <> 'suspended' OR reason IS NOT NULL", name=op.f("ck_model_suspended_reason")
-        ),
-        sa.CheckConstraint(
-            "status IN ('active', 'draining', 'paused', 'suspended')", name=op.f("ck_model_status")
-        ),
+        sa.CheckConstraint("status <> 'suspended' OR reason IS NOT NULL", name=op.f("ck_model_suspended_reason")),
+        sa.CheckConstraint("status IN ('active', 'draining', 'paused', 'suspended')", name=op.f("ck_model_status")),
         sa.CheckConstraint("consecutive_failures >= 0", name=op.f("ck_model_consecutive_failures")),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_model")),
         sa.UniqueConstraint("queue", name=op.f("uq_model_queue")),
@@ -126,14 +120,9 @@ def upgrade() -> None:
         sa.Column("capability", sa.Text(), nullable=True),
         sa.Column("source", sa.Text(), server_default=sa.text("'sql'"), nullable=False),
         sa.Column("priority", sa.SmallInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("options", postgresql.JSONB(astext_type=sa.Text()), server_default=sa.text("'{}'"), nullable=False),
         sa.Column(
-            "options", postgresql.JSONB(astext_type=sa.Text()), server_default=sa.text("'{}'"), nullable=False
-        ),
-        sa.Column(
-            "attachments",
-            postgresql.JSONB(astext_type=sa.Text()),
-            server_default=sa.text("'[]'"),
-            nullable=False,
+            "attachments", postgresql.JSONB(astext_type=sa.Text()), server_default=sa.text("'[]'"), nullable=False
         ),
         sa.Column("idempotency_key", sa.Text(), nullable=True),
         sa.Column("run_at", sa.DateTime(timezone=True), nullable=True),
@@ -164,6 +153,7 @@ def upgrade() -> None:
         sa.CheckConstraint("jsonb_typeof(attachments) = 'array'", name=op.f("ck_task_attachments_array")),
         sa.CheckConstraint("jsonb_typeof(options) = 'object'", name=op.f("ck_task_options_object")),
         sa.CheckConstraint("request <> '' OR attachments <> '[]'", name=op.f("ck_task_something_asked")),
+        sa.CheckConstraint("run_at < '9000-01-01' AND deadline < '9000-01-01'", name=op.f("ck_task_times")),
         sa.CheckConstraint("source <> '' AND length(source) <= 100", name=op.f("ck_task_source")),
         sa.CheckConstraint("status <> 'done' OR answer IS NOT NULL", name=op.f("ck_task_done_answer")),
         sa.CheckConstraint("status <> 'failed' OR error IS NOT NULL", name=op.f("ck_task_failed_error")),
@@ -171,12 +161,8 @@ def upgrade() -> None:
             "status IN ('cancelled', 'done', 'expired', 'failed', 'integrating', 'pending', 'planning', 'running')",
             name=op.f("ck_task_status"),
         ),
-        sa.CheckConstraint(
-            "token IS NULL OR status IN ('planning', 'integrating')", name=op.f("ck_task_lease_state")
-        ),
-        sa.CheckConstraint(
-            "(finished_at IS NULL) = (finished_xid IS NULL)", name=op.f("ck_task_finished_xid")
-        ),
+        sa.CheckConstraint("token IS NULL OR status IN ('planning', 'integrating')", name=op.f("ck_task_lease_state")),
+        sa.CheckConstraint("(finished_at IS NULL) = (finished_xid IS NULL)", name=op.f("ck_task_finished_xid")),
         sa.CheckConstraint("(token IS NULL) = (lease_until IS NULL)", name=op.f("ck_task_lease_whole")),
         sa.CheckConstraint(
             "attempt BETWEEN 0 AND 1000 AND max_attempts BETWEEN 1 AND 1000", name=op.f("ck_task_attempts")
@@ -184,9 +170,7 @@ def upgrade() -> None:
         sa.CheckConstraint("deadline > run_at", name=op.f("ck_task_deadline_after_run_at")),
         sa.CheckConstraint("length(idempotency_key) BETWEEN 1 AND 200", name=op.f("ck_task_idempotency_key")),
         sa.CheckConstraint("priority BETWEEN -100 AND 100", name=op.f("ck_task_priority")),
-        sa.ForeignKeyConstraint(
-            ["retry_of"], ["task.id"], name=op.f("fk_task_retry_of"), ondelete="SET NULL"
-        ),
+        sa.ForeignKeyConstraint(["retry_of"], ["task.id"], name=op.f("fk_task_retry_of"), ondelete="SET NULL"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_task")),
         postgresql_with={"fillfactor": 70},
     )
@@ -219,11 +203,7 @@ def upgrade() -> None:
         postgresql_where=sa.text("status = 'pending'"),
     )
     op.create_index(
-        "ix_task_retry_of",
-        "task",
-        ["retry_of"],
-        unique=False,
-        postgresql_where=sa.text("retry_of IS NOT NULL"),
+        "ix_task_retry_of", "task", ["retry_of"], unique=False, postgresql_where=sa.text("retry_of IS NOT NULL")
     )
     op.create_index(
         "uq_task_source_idempotency_key",
@@ -241,12 +221,8 @@ def upgrade() -> None:
         sa.Column("queues", sa.ARRAY(sa.Text()), nullable=False),
         sa.Column("status", sa.Text(), nullable=False),
         sa.Column("error", sa.Text(), nullable=True),
-        sa.Column(
-            "heartbeat_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False
-        ),
-        sa.CheckConstraint(
-            "status IN ('broken', 'ready', 'starting', 'stopping')", name=op.f("ck_worker_status")
-        ),
+        sa.Column("heartbeat_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.CheckConstraint("status IN ('broken', 'ready', 'starting', 'stopping')", name=op.f("ck_worker_status")),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_worker")),
     )
     op.create_index("ix_worker_heartbeat_at", "worker", ["heartbeat_at"], unique=False)
@@ -259,9 +235,7 @@ def upgrade() -> None:
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("capability", sa.Text(), nullable=False),
         sa.Column("inputs", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
-        sa.Column(
-            "options", postgresql.JSONB(astext_type=sa.Text()), server_default=sa.text("'{}'"), nullable=False
-        ),
+        sa.Column("options", postgresql.JSONB(astext_type=sa.Text()), server_default=sa.text("'{}'"), nullable=False),
         sa.Column("source", sa.Text(), nullable=False),
         sa.Column("priority", sa.SmallInteger(), nullable=False),
         sa.Column("candidates_wanted", sa.SmallInteger(), nullable=False),
@@ -296,9 +270,7 @@ def upgrade() -> None:
         ),
         sa.CheckConstraint("candidates_wanted BETWEEN 1 AND 64", name=op.f("ck_subtask_candidates_wanted")),
         sa.CheckConstraint("quorum BETWEEN 1 AND 64", name=op.f("ck_subtask_quorum")),
-        sa.ForeignKeyConstraint(
-            ["task_id"], ["task.id"], name=op.f("fk_subtask_task_id"), ondelete="CASCADE"
-        ),
+        sa.ForeignKeyConstraint(["task_id"], ["task.id"], name=op.f("fk_subtask_task_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_subtask")),
         sa.UniqueConstraint("task_id", "name", name=op.f("uq_subtask_task_id_name")),
         sa.UniqueConstraint("task_id", "position", name=op.f("uq_subtask_task_id_position")),
@@ -318,6 +290,16 @@ def upgrade() -> None:
         unique=False,
         postgresql_where=sa.text("status = 'ready'"),
     )
+    op.create_index(
+        "ix_subtask_ready_capability",
+        "subtask",
+        ["capability"],
+        unique=False,
+        postgresql_where=sa.text("status = 'ready'"),
+    )
+    op.create_index(
+        "ix_subtask_unfinished", "subtask", ["task_id"], unique=False, postgresql_where=sa.text("finished_at IS NULL")
+    )
     op.create_table(
         "candidate",
         sa.Column("id", sa.UUID(), server_default=sa.text("bakeoff_uuid7()"), nullable=False),
@@ -326,10 +308,7 @@ def upgrade() -> None:
         sa.Column("model", sa.Text(), nullable=False),
         sa.Column("rank", sa.SmallInteger(), nullable=False),
         sa.Column(
-            "proposed_by",
-            postgresql.JSONB(astext_type=sa.Text()),
-            server_default=sa.text("'[]'"),
-            nullable=False,
+            "proposed_by", postgresql.JSONB(astext_type=sa.Text()), server_default=sa.text("'[]'"), nullable=False
         ),
         sa.Column("isolate", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("status", sa.Text(), server_default=sa.text("'chosen'"), nullable=False),
@@ -353,9 +332,7 @@ def upgrade() -> None:
             "(status IN ('cancelled', 'dead', 'done', 'error')) = (finished_at IS NOT NULL)",
             name=op.f("ck_candidate_final_finished"),
         ),
-        sa.CheckConstraint(
-            "(token IS NOT NULL) = (status = 'running')", name=op.f("ck_candidate_lease_state")
-        ),
+        sa.CheckConstraint("(token IS NOT NULL) = (status = 'running')", name=op.f("ck_candidate_lease_state")),
         sa.CheckConstraint(
             "status <> 'sent' OR (message_id IS NOT NULL AND sent_at IS NOT NULL)",
             name=op.f("ck_candidate_sent_message"),
@@ -369,8 +346,7 @@ def upgrade() -> None:
         ),
         sa.CheckConstraint("(token IS NULL) = (lease_until IS NULL)", name=op.f("ck_candidate_lease_whole")),
         sa.CheckConstraint(
-            "attempt BETWEEN 0 AND 1000 AND max_attempts BETWEEN 1 AND 1000",
-            name=op.f("ck_candidate_attempts"),
+            "attempt BETWEEN 0 AND 1000 AND max_attempts BETWEEN 1 AND 1000", name=op.f("ck_candidate_attempts")
         ),
         sa.CheckConstraint("rank >= 0", name=op.f("ck_candidate_rank")),
         sa.ForeignKeyConstraint(["model"], ["model.name"], name=op.f("fk_candidate_model")),
@@ -388,6 +364,13 @@ def upgrade() -> None:
         ["model", "not_before"],
         unique=False,
         postgresql_where=sa.text("status = 'chosen'"),
+    )
+    op.create_index(
+        "ix_candidate_failed",
+        "candidate",
+        ["model", "finished_at"],
+        unique=False,
+        postgresql_where=sa.text("status IN ('error', 'dead')"),
     )
     op.create_index(
         "ix_candidate_in_flight",
@@ -415,9 +398,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_preference")),
     )
-    op.create_index(
-        "ix_preference_capability_created_at", "preference", ["capability", "created_at"], unique=False
-    )
+    op.create_index("ix_preference_capability_created_at", "preference", ["capability", "created_at"], unique=False)
     op.create_index(
         "ix_preference_subtask_id",
         "preference",
@@ -453,18 +434,14 @@ def upgrade() -> None:
         sa.Column("judge", sa.Text(), nullable=False),
         sa.Column("judge_model", sa.Text(), nullable=True),
         sa.Column("prompt_version", sa.Text(), nullable=True),
-        sa.Column(
-            "orders", postgresql.JSONB(astext_type=sa.Text()), server_default=sa.text("'[]'"), nullable=False
-        ),
+        sa.Column("orders", postgresql.JSONB(astext_type=sa.Text()), server_default=sa.text("'[]'"), nullable=False),
         sa.Column("confidence", sa.Float(precision=53), nullable=True),
         sa.Column("fallback", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("seconds", sa.Float(precision=53), nullable=False),
         sa.CheckConstraint("reason <> ''", name=op.f("ck_verdict_reason")),
         sa.CheckConstraint("confidence BETWEEN 0 AND 1", name=op.f("ck_verdict_confidence")),
         sa.CheckConstraint("seconds >= 0", name=op.f("ck_verdict_seconds")),
-        sa.ForeignKeyConstraint(
-            ["subtask_id"], ["subtask.id"], name=op.f("fk_verdict_subtask_id"), ondelete="CASCADE"
-        ),
+        sa.ForeignKeyConstraint(["subtask_id"], ["subtask.id"], name=op.f("fk_verdict_subtask_id"), ondelete="CASCADE"),
         sa.ForeignKeyConstraint(
             ["winner_id", "subtask_id"],
             ["candidate.id", "candidate.subtask_id"],
@@ -487,48 +464,37 @@ def downgrade() -> None:
     op.drop_index("ix_subtask_need_needs_id", table_name="subtask_need")
     op.drop_table("subtask_need")
     op.drop_index(
-        "ix_preference_subtask_id",
-        table_name="preference",
-        postgresql_where=sa.text("subtask_id IS NOT NULL"),
+        "ix_preference_subtask_id", table_name="preference", postgresql_where=sa.text("subtask_id IS NOT NULL")
     )
     op.drop_index("ix_preference_capability_created_at", table_name="preference")
     op.drop_table("preference")
     op.drop_index(
-        "ix_candidate_in_flight",
-        table_name="candidate",
-        postgresql_where=sa.text("status IN ('sent', 'running')"),
+        "ix_candidate_in_flight", table_name="candidate", postgresql_where=sa.text("status IN ('sent', 'running')")
     )
     op.drop_index(
-        "ix_candidate_chosen", table_name="candidate", postgresql_where=sa.text("status = 'chosen'")
+        "ix_candidate_failed", table_name="candidate", postgresql_where=sa.text("status IN ('error', 'dead')")
     )
+    op.drop_index("ix_candidate_chosen", table_name="candidate", postgresql_where=sa.text("status = 'chosen'"))
     op.drop_table("candidate")
+    op.drop_index("ix_subtask_unfinished", table_name="subtask", postgresql_where=sa.text("finished_at IS NULL"))
+    op.drop_index("ix_subtask_ready_capability", table_name="subtask", postgresql_where=sa.text("status = 'ready'"))
     op.drop_index("ix_subtask_ready", table_name="subtask", postgresql_where=sa.text("status = 'ready'"))
     op.drop_index(
-        "ix_subtask_open",
-        table_name="subtask",
-        postgresql_where=sa.text("status IN ('blocked', 'running', 'judging')"),
+        "ix_subtask_open", table_name="subtask", postgresql_where=sa.text("status IN ('blocked', 'running', 'judging')")
     )
     op.drop_table("subtask")
     op.drop_index("ix_worker_heartbeat_at", table_name="worker")
     op.drop_table("worker")
     op.drop_index(
-        "uq_task_source_idempotency_key",
-        table_name="task",
-        postgresql_where=sa.text("idempotency_key IS NOT NULL"),
+        "uq_task_source_idempotency_key", table_name="task", postgresql_where=sa.text("idempotency_key IS NOT NULL")
     )
     op.drop_index("ix_task_retry_of", table_name="task", postgresql_where=sa.text("retry_of IS NOT NULL"))
     op.drop_index("ix_task_pending", table_name="task", postgresql_where=sa.text("status = 'pending'"))
     op.drop_index(
-        "ix_task_open",
-        table_name="task",
-        postgresql_where=sa.text("status IN ('planning', 'running', 'integrating')"),
+        "ix_task_open", table_name="task", postgresql_where=sa.text("status IN ('planning', 'running', 'integrating')")
     )
-    op.drop_index(
-        "ix_task_finished_xid_id", table_name="task", postgresql_where=sa.text("finished_at IS NOT NULL")
-    )
-    op.drop_index(
-        "ix_task_finished_at_id", table_name="task", postgresql_where=sa.text("finished_at IS NOT NULL")
-    )
+    op.drop_index("ix_task_finished_xid_id", table_name="task", postgresql_where=sa.text("finished_at IS NOT NULL"))
+    op.drop_index("ix_task_finished_at_id", table_name="task", postgresql_where=sa.text("finished_at IS NOT NULL"))
     op.drop_table("task")
     op.drop_table("model")
     op.drop_table("artifact")

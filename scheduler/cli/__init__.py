@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
+import psycopg
 import typer
 from rich.console import Console
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -39,9 +40,12 @@ def main() -> None:
     except BakeoffError as error:
         sys.exit(_say(str(error), error.exit_code))
     except OperationalError as error:
-        reason = str(error.orig).strip().splitlines()[0]
-        sys.exit(_say(f"Postgres did not do it ({reason}). Check `bakeoff status`, or try again.", 3))
+        sys.exit(_say(f"Postgres did not do it ({_first_line(error.orig)}). Check `bakeoff status`, or try again.", 3))
     except DBAPIError as error:
+        sys.exit(_say(_database_sentence(error.orig), 1))
+    except psycopg.OperationalError as error:
+        sys.exit(_say(f"Postgres did not do it ({_first_line(error)}). Check `bakeoff status`, or try again.", 3))
+    except psycopg.Error as error:
         sys.exit(_say(_database_sentence(error), 1))
     except BrokenPipeError:
         sys.exit(0)
@@ -55,8 +59,12 @@ def main() -> None:
         sys.exit(_say(sentence, 1))
 
 
-def _database_sentence(error: DBAPIError) -> str:
-    reason = str(error.orig).strip().splitlines()[0]
+def _first_line(error: BaseException | None) -> str:
+    return (str(error).strip().splitlines() or ["no reason given"])[0]
+
+
+def _database_sentence(error: BaseException | None) -> str:
+    reason = _first_line(error)
     if "does not exist" in reason and "relation" in reason:
         return f"The database has no schema of ours ({reason}); run `bakeoff db upgrade`."
     return f"Postgres refused: {reason}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from typing import Any
 
 from rich.console import Console
@@ -23,7 +24,7 @@ COLOURS = {
     "suspended": "red",
 }
 
-console = Console(highlight=False)
+console = Console(highlight=False, markup=False)  # a request may say [/b]
 
 
 def print_json(value: Any) -> None:
@@ -36,9 +37,14 @@ def state(status: str) -> Text:
     return Text(status, style=COLOURS.get(status, "cyan"))
 
 
+def harmless(text: str) -> str:
+    """A text whose control characters cannot move the cursor, retitle the window or worse."""
+    return "".join("\ufffd" if unicodedata.category(c) == "Cc" and c not in "\n\t" else c for c in text)
+
+
 def short(text: str | None, length: int = 60) -> str:
     """The beginning of a text on one line."""
-    line = " ".join((text or "").split())
+    line = harmless(" ".join((text or "").split()))
     return line if len(line) <= length else line[: length - 1] + "…"
 
 
@@ -62,21 +68,26 @@ def table(*columns: str, title: str | None = None) -> Table:
 def print_story(story: dict[str, Any]) -> None:
     """A task's whole story: request, candidates, verdict, answer."""
     console.print(
-        Text.assemble(("task ", "bold"), story["id"], "  ", state(story["status"]), f"  from {story['source']}")
+        Text.assemble(("task ", "bold"), story["id"], "  ", state(story["status"]), f"  from {short(story['source'])}")
     )
     if story["request"]:
         console.print(Text.assemble(("request ", "bold"), short(story["request"], 400)))
     for attachment in story["attachments"]:
-        console.print(
-            Text.assemble(("file ", "bold"), f"{attachment.get('name') or 'unnamed'}  {attachment['sha256'][:12]}…")
-        )
+        console.print(Text.assemble(("file ", "bold"), _attachment(attachment)))
     for subtask in story["subtasks"]:
         _print_subtask(subtask)
     if story["answer"] is not None:
         console.print(Text("answer", style="bold"))
-        console.print(Text(story["answer"]), soft_wrap=True)
+        console.print(Text(harmless(story["answer"])), soft_wrap=True)
     if story["error"] is not None:
-        console.print(Text.assemble(("error ", "bold red"), story["error"]["message"]), soft_wrap=True)
+        console.print(Text.assemble(("error ", "bold red"), harmless(story["error"]["message"])), soft_wrap=True)
+
+
+def _attachment(attachment: Any) -> str:
+    """One line about an attachment; a row inserted with SQL may hold anything there."""
+    if not isinstance(attachment, dict):
+        return short(str(attachment))
+    return f"{short(str(attachment.get('name') or 'unnamed'))}  {short(str(attachment.get('sha256')), 13)}"
 
 
 def _print_subtask(subtask: dict[str, Any]) -> None:
@@ -97,6 +108,8 @@ def _print_subtask(subtask: dict[str, Any]) -> None:
     console.print(rows)
     if verdict:
         console.print(
-            Text.assemble(("verdict ", "bold"), f"({verdict['method']}, {verdict['judge']}) ", verdict["reason"])
+            Text.assemble(
+                ("verdict ", "bold"), f"({verdict['method']}, {verdict['judge']}) ", harmless(verdict["reason"])
+            )
         )
     console.print()

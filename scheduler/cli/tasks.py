@@ -13,7 +13,7 @@ from rich.table import Table
 
 from db.engine import engine_of, transaction
 from db.errors import InvalidRequest, NotFound
-from db.queries import latest_results, open_counts, task_status, task_story, tasks_starting_with
+from db.queries import latest_results, open_counts, open_tasks, task_status, task_story, tasks_starting_with
 from db.settings import Settings, load_settings
 from db.states import TaskState
 from scheduler.cli.output import console, print_json, print_story, short, state, table
@@ -128,6 +128,8 @@ def find_task(settings: Settings, text: str) -> UUID:
     if not text or any(character not in "0123456789abcdef-" for character in text.lower()) or len(text) > 36:
         raise InvalidRequest(f"{text!r} is not a task id, nor the beginning of one.")
     plain = text.lower().replace("-", "")
+    if len(plain) > 32:
+        raise InvalidRequest(f"{text!r} is too long for a task id.")
     dashed = "-".join(filter(None, (plain[:8], plain[8:12], plain[12:16], plain[16:20], plain[20:])))
     with transaction(engine_of(settings.dsn, "cli")) as connection:
         found = tasks_starting_with(connection, dashed)
@@ -186,11 +188,7 @@ def watch_command(
     ids = [find_task(settings, task) for task in tasks or []]
     if not ids:
         with transaction(engine) as connection:
-            ids = [
-                UUID(row["task_id"])
-                for row in latest_results(connection, limit=200)
-                if not TaskState(row["status"]).final
-            ]
+            ids = open_tasks(connection, 200)
             counts = open_counts(connection)["task"]
         if not ids:
             console.print("Nothing is open.")

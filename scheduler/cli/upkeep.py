@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 import redis
 import typer
 from pydantic import SecretStr
-from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
-from db.engine import engine_of, transaction
+from db.engine import connect, engine_of, transaction
 from db.errors import BakeoffError, InvalidRequest
 from db.queries import backlogs, model_rows, open_counts
 from db.roles import create_roles
@@ -18,6 +18,7 @@ from db.settings import Settings, load_settings, unknown_variables
 from db.workers import live_queues, live_workers
 from scheduler.cli.output import console, print_json, seconds, short, state, table
 
+SECRET = re.compile("pass|secret|token|key", re.IGNORECASE)  # parameters of a URL that are not shown
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -112,13 +113,11 @@ def sql_command(
 ) -> None:
     """Run a statement, such as `select * from results`."""
     settings = load_settings()
-    with transaction(engine_of(settings.dsn, "sql")) as connection:
-        if not write:
-            connection.execute(text("SET TRANSACTION READ ONLY"))
-        result = connection.exec_driver_sql(query)
-        columns = list(result.keys()) if result.returns_rows else []
-        rows = [list(row) for row in result] if result.returns_rows else []
-        changed = result.rowcount
+    with connect(settings.dsn, "sql", read_only=not write) as connection:
+        cursor = connection.execute(query.encode())
+        columns = [column.name for column in cursor.description or ()]
+        rows = [list(row) for row in cursor] if columns else []
+        changed = cursor.rowcount
     if as_json:
         print_json([dict(zip(columns, row, strict=True)) for row in rows])
         return
@@ -167,7 +166,9 @@ def config_command(
 def _shown(value: Any) -> str | None:
     if isinstance(value, SecretStr):
         try:
-            return make_url(value.get_secret_value()).render_as_string(hide_password=True)
+            url = make_url(value.get_secret_value())
+            query = {name: "***" if SECRET.search(name) else item for name, item in url.query.items()}
+            return url.set(query=query).render_as_string(hide_password=True)
         except Exception:  # noqa: BLE001 - whatever it is, it is not shown
             return "***"
     return None if value is None else str(value)

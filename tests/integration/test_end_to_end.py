@@ -340,3 +340,61 @@ def test_watch_follows_a_task_to_its_end(running: Installation) -> None:
     done = running.run("watch", task, "--timeout", "30", env={"COLUMNS": "200"})
 
     assert (done.code, "beta says more: slow" in done.out) == (0, True)
+
+
+POISON = [
+    ("request, deadline", "'poison', '8999-01-01'"),
+    ("request, options", "'poison', ('{\"params\": {\"a\": 1' || repeat('0', 400) || '.5}}')::jsonb"),
+    ("request, options", "'poison', ('{\"params\": {\"a\": ' || repeat('[', 300) || repeat(']', 300) || '}}')::jsonb"),
+    ("request, options", "'poison', ('{\"params\": ' || repeat('[', 1500) || repeat(']', 1500) || '}')::jsonb"),
+    ("request, options", "'poison', ('{\"params\": {\"a\": ' || repeat('9', 5000) || '}}')::jsonb"),
+    ("request, attachments", "'poison', ('[' || repeat('9', 5000) || ']')::jsonb"),
+]
+
+
+@pytest.mark.parametrize(("columns", "values"), POISON)
+def test_a_row_that_cannot_even_be_read_fails_alone(running: Installation, columns: str, values: str) -> None:
+    escaped = values.replace(":", "\\:")
+    (bad,) = running.query(f"INSERT INTO task ({columns}, priority) VALUES ({escaped}, 100) RETURNING id")
+    (good,) = running.query("INSERT INTO task (request) VALUES ('beside the poison') RETURNING id")
+
+    assert result_of(running, good.id).answer == "beta says more: beside the poison"
+    assert result_of(running, bad.id).status in {"done", "failed"}
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"request": 123},
+        {"request": "x", "source": 5},
+        {"request": "x", "priority": "high"},
+        {"request": "x", "priority": True},
+        {"request": "x", "options": [1]},
+        {"request": "x", "idempotency_key": "a\0"},
+        {"request": "x", "attachments": "file"},
+        {"request": "a\0b"},
+        {"request": "x", "run_at": "tomorrow"},
+    ],
+)
+def test_a_celery_message_with_wrong_types_fails_with_the_field_named(
+    running: Installation, other_app: Celery, kwargs: dict[str, Any]
+) -> None:
+    sent = other_app.send_task("bakeoff.submit", kwargs=kwargs)
+
+    with pytest.raises(Exception, match=next(name for name in reversed(kwargs))):
+        sent.get(timeout=20)
+
+
+def test_what_callers_write_cannot_break_the_terminal(running: Installation) -> None:
+    task = running.run("submit", "explain [/b] and \x1b]0;owned\x07 [name]", "--wait", "--json").json["id"]
+
+    for arguments in (["results", "--limit", "3"], ["show", task], ["sql", "select '[/x] 100 %' as a"]):
+        done = running.run(*arguments, env={"COLUMNS": "300"})
+        assert (done.code, "\x1b]0;" in done.out) == (0, False), done.err
+    assert "[name]" in running.run("show", task).out
+
+
+def test_sql_is_read_only_even_after_a_commit(running: Installation) -> None:
+    done = running.run("sql", "commit; update task set priority = 7; select 1")
+
+    assert (done.code, "read-only" in done.err) == (1, True)

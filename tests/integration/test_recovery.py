@@ -7,7 +7,7 @@ import signal
 import pytest
 import redis
 
-from tests.conftest import Installation, wait_until
+from tests.conftest import SCRIPTED, Installation, wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -113,3 +113,19 @@ def test_two_workers_of_one_model_share_its_queue_under_two_names(installation: 
     names = {row.name.partition("@")[0] for row in installation.query("SELECT name FROM worker")}
     assert {"alpha", "alpha-2"} <= names
     assert_consistent(installation, 10)
+
+
+def test_a_worker_that_cannot_load_its_model_eats_nothing_from_one_that_can(installation: Installation) -> None:
+    installation.start_all(FEW)
+    broken = SCRIPTED.replace(
+        'params = { answer = "alpha: {text}",', 'params = { load_fails = true, answer = "alpha: {text}",'
+    )
+    sound = installation.models_file.read_text()
+    installation.models_file.write_text(broken)
+    installation.start("alpha-broken", "worker", "alpha")
+    wait_until(lambda: installation.query("SELECT 1 FROM worker WHERE status = 'broken'"), 60, installation.logs)
+    enqueue(installation, 12)
+
+    wait_until(lambda: done(installation) == 12, 60, installation.logs)
+    assert installation.query("SELECT 1 FROM candidate WHERE status <> 'done'") == []
+    installation.models_file.write_text(sound)

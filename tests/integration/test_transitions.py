@@ -39,7 +39,7 @@ def sent(database: Engine) -> tuple[UUID, list[c.Message]]:
             [ModelEntry(name=name, capability="text-generation", backend="scripted") for name in MODELS],
         )
         task_id, _ = tasks.insert_task(connection, tasks.TaskRow(request="hello", source="test"))
-        (pending,) = tasks.lock_pending(connection, 10)
+        (pending,) = tasks.read_pending(connection, tasks.lock_pending(connection, 10))
         tasks.start_tasks(connection, [subtask_of(pending)])
         subtask = connection.execute(text("SELECT id FROM subtask WHERE task_id = :t"), {"t": task_id}).scalar_one()
         messages = c.choose_and_send(
@@ -292,8 +292,7 @@ def test_what_a_chord_left_unjudged_is_sent_after_the_grace_and_once(
             return verdicts.send_judging(connection, grace=grace, lost_after=60, queue_empty=empty, limit=8)
 
     assert due(60) == []
-    assert due(0, empty=False) == []
-    assert due(0) == [subtask]
+    assert due(0, empty=False) == [subtask]
     assert due(0) == []
 
 
@@ -320,3 +319,31 @@ def test_a_message_on_an_empty_idle_queue_is_lost_after_a_while(
         assert c.lost_messages(connection, [], 5) == []
         assert set(c.lost_messages(connection, MODELS, 5)) == {sent[1][1].id, sent[1][2].id}
         assert c.lost_messages(connection, MODELS, 60) == []
+
+
+def test_a_judge_that_died_on_a_subtask_is_charged_for_it_alone_and_meets_it_last(
+    database: Engine, sent: tuple[UUID, list[c.Message]]
+) -> None:
+    subtask, messages = sent
+    finish_all(database, messages)
+    got = judge(database, subtask)
+    with database.begin() as connection:
+        assert verdicts.load_to_judge(connection, got.token)[0].attempt == 0
+        lease.charge(connection, lease.Leased.SUBTASK, got.token, [subtask])
+    run(database, "UPDATE subtask SET lease_until = now() - interval '1 s'")
+    with database.begin() as connection:
+        verdicts.expire_judging(connection)
+    again = judge(database, subtask)
+
+    with database.begin() as connection:
+        assert verdicts.load_to_judge(connection, again.token)[0].attempt == 1
+
+
+def test_given_back_work_costs_nothing_and_waits(database: Engine, sent: tuple[UUID, list[c.Message]]) -> None:
+    got = claim(database, sent[1][0])
+    with database.begin() as connection:
+        assert lease.give_back(connection, lease.Leased.CANDIDATE, got.token, delay=60) == 1
+        assert c.send_waiting(connection, "alpha", 8) is None
+
+    row = rows(database, "SELECT status, attempt FROM candidate WHERE model = 'alpha'")[0]
+    assert (row.status, row.attempt) == ("chosen", 0)

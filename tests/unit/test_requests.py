@@ -35,7 +35,7 @@ def test_a_picture_fits_a_capability_that_reads_pictures(registry: Registry) -> 
     [
         (
             {"request": "x", "capability": "mind-reading"},
-            "No capability 'mind-reading'. There are: image-to-text/caption",
+            "No capability 'mind-reading'. There are: automatic-speech-recognition",
         ),
         ({"request": "x", "capability": "image-to-text"}, "Did you mean image-to-text/caption or image-to-text/ocr"),
         ({"request": "  "}, "the request is empty"),

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from worker.backends import BadInput, Input, OneByOne, Output
-from worker.backends.engine import Params, checked_params, import_engine
+from worker.backends.engine import import_engine
 from worker.media import decode_image, only_file
+from worker.params import Params, checked_params
 
 if TYPE_CHECKING:
     from db.registry import ModelEntry

@@ -10,8 +10,9 @@ from pydantic import Field
 
 from db.errors import WeightsError
 from worker.backends import BadInput, Input, OneByOne, Output
-from worker.backends.engine import Params, checked_params, import_engine
+from worker.backends.engine import import_engine
 from worker.media import SAMPLE_RATE, decode_audio, only_file
+from worker.params import Params, checked_params
 
 if TYPE_CHECKING:
     from db.registry import ModelEntry

@@ -15,9 +15,9 @@ from pydantic import Field
 from db.errors import RegistryError
 from db.registry import ServerSource
 from worker.backends import Backend, BadInput, Failure, Input, Output
-from worker.backends.engine import Params, checked_params
 from worker.backends.openai_server import Deadline, Server, ServerError
 from worker.media import decode_image, files_of, only_file, request_text
+from worker.params import Params, checked_params
 from worker.weights import identity
 
 if TYPE_CHECKING:

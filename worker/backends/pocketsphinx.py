@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from worker.backends import Input, OneByOne, Output
-from worker.backends.engine import Params, checked_params, import_engine
+from worker.backends.engine import import_engine
 from worker.media import SAMPLE_RATE, decode_audio, only_file
+from worker.params import Params, checked_params
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

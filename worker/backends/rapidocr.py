@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from worker.backends import BadInput, Input, OneByOne, Output
-from worker.backends.engine import Params, checked_params, import_engine
+from worker.backends.engine import import_engine
 from worker.media import decode_image, only_file
+from worker.params import Params, checked_params
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -20,18 +20,16 @@ import time
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from db.errors import RegistryError
 from db.registry import ModelEntry
 from db.states import ErrorKind
 from worker.backends import Backend, BadInput, Failure, Input, Output, Place, failure_from
+from worker.params import Params, checked_params
 
 
-class Rule(BaseModel):
+class Rule(Params):
     """What happens to an input. `sleep` in seconds, before anything else."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     match: str = ""
     answer: str | None = None
@@ -40,16 +38,14 @@ class Rule(BaseModel):
     times: int | None = Field(None, ge=0, description="fail only this often, then answer; per process")
 
 
-class Params(BaseModel):
+class ScriptedParams(Params):
     """The registry's `params` of a scripted model. `load_sleep` and `sleep` in seconds."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     answer: str = "{text}{name}"
     sleep: float = Field(0.0, ge=0, le=3600)
     load_sleep: float = Field(0.0, ge=0, le=3600)
     load_fails: bool = False
-    rules: list[Rule] = []
+    rules: tuple[Rule, ...] = ()
 
 
 class Scripted(Backend):
@@ -57,12 +53,7 @@ class Scripted(Backend):
 
     def __init__(self, model: ModelEntry, place: Place) -> None:
         super().__init__(model, place)
-        try:
-            self._params = Params.model_validate(model.params)
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(str(part) for part in first["loc"])
-            raise RegistryError(f"models.{model.name}.params.{key}: {first['msg']}.") from None
+        self._params = checked_params(model, ScriptedParams)
         self._failures: dict[int, int] = {}
 
     def load(self) -> None:

@@ -19,8 +19,8 @@ from pydantic import Field
 
 from db.errors import WeightsError
 from worker.backends import Input, OneByOne, Output
-from worker.backends.engine import Params, checked_params
 from worker.media import decode_image, only_file
+from worker.params import Params, checked_params
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

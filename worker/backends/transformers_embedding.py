@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from worker.backends import Output
-from worker.backends.engine import Params, checked_params
 from worker.backends.transformers_head import Head, load_preprocessor, load_pretrained
 from worker.media import request_text
+from worker.params import Params, checked_params
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,9 +8,9 @@ from pydantic import Field
 
 from db.errors import RegistryError
 from worker.backends import BadInput, Input, Output
-from worker.backends.engine import Params, checked_params
 from worker.backends.transformers_head import Head, load_preprocessor, load_pretrained
 from worker.media import SAMPLE_RATE, decode_audio, only_file
+from worker.params import Params, checked_params
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

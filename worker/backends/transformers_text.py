@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from worker.backends import BadInput, Output
-from worker.backends.engine import Params, checked_params
 from worker.backends.transformers_head import Head, load_preprocessor, load_pretrained, plan_batches, whole_number
 from worker.media import request_text
+from worker.params import Params, checked_params
 from worker.weights import identity
 
 if TYPE_CHECKING:

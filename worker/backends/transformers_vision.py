@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from worker.backends import BadInput, Output
-from worker.backends.engine import Params, checked_params
 from worker.backends.transformers_head import Head, load_preprocessor, load_pretrained, whole_number
 from worker.media import decode_image, files_of, only_file
+from worker.params import Params, checked_params
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

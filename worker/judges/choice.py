@@ -12,7 +12,7 @@ from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any
 
 from worker.judges import Decision, Judge
-from worker.judges.prompting import JudgeParams, checked_params, escape_tags, needed_model, render
+from worker.judges.prompting import JudgeParams, checked_prompt, escape_tags, needed_model, render
 from worker.judges.ranking import distinct_texts, excerpt, ranked, softmax, unanimous
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Choice(Judge):
     def __init__(self, entry: JudgeEntry, language_model: LanguageModel | None) -> None:
         super().__init__(entry, language_model)
         self._model = needed_model(entry, language_model)
-        self._params = checked_params(entry, ChoiceParams)
+        self._params = checked_prompt(entry, ChoiceParams)
 
     def decide(self, question: Question) -> Decision:
         """Rank the answers. Raises what the language model raises, and `ValueError` for more than 26

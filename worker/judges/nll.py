@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from worker.judges import Decision, Judge
-from worker.judges.prompting import JudgeParams, checked_params, needed_model, render
+from worker.judges.prompting import JudgeParams, checked_prompt, needed_model, render
 from worker.judges.ranking import distinct_texts, excerpt, ranked, softmax, unanimous
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class NLL(Judge):
     def __init__(self, entry: JudgeEntry, language_model: LanguageModel | None) -> None:
         super().__init__(entry, language_model)
         self._model = needed_model(entry, language_model)
-        self._params = checked_params(entry, NLLParams)
+        self._params = checked_prompt(entry, NLLParams)
 
     def decide(self, question: Question) -> Decision:
         """Rank the answers. Raises what the language model raises."""

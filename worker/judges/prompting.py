@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateNotFound
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from db.errors import RegistryError
+from worker.params import Params, checked_params
 
 if TYPE_CHECKING:
     from db.registry import JudgeEntry
@@ -25,11 +26,9 @@ ENVIRONMENT = Environment(loader=FileSystemLoader(FOLDER), undefined=StrictUndef
 TAG = re.compile(r"<(?=\s*/?\s*(?:answer|task)\b)", re.IGNORECASE)
 
 
-class JudgeParams(BaseModel):
+class JudgeParams(Params):
     """`params` that every judge with a prompt takes. Longer texts are cut to the limit, every answer
     alike."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     prompt: str
     max_answer_characters: int = Field(1200, ge=1)
@@ -39,18 +38,11 @@ class JudgeParams(BaseModel):
 P = TypeVar("P", bound=JudgeParams)
 
 
-def checked_params(entry: JudgeEntry, kind: type[P]) -> P:
-    """The entry's `params` as `kind`. Raises `RegistryError` that names `judges.NAME.params.KEY`."""
+def checked_prompt(entry: JudgeEntry, kind: type[P]) -> P:
+    """The entry's `params` as `kind`. Raises `RegistryError`, also for a prompt that is no file."""
+    params = checked_params(entry, kind)
     try:
-        params = kind.model_validate(entry.params)
         ENVIRONMENT.get_template(f"{params.prompt}.j2")
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        known = ", ".join(kind.model_fields)
-        raise RegistryError(
-            f"judges.{entry.name}.params.{key} = {first['input']!r}: {first['msg']}. There are: {known}."
-        ) from None
     except TemplateNotFound:
         known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.j2")))
         raise RegistryError(

@@ -5,18 +5,16 @@ from __future__ import annotations
 import re
 import time
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from db.errors import RegistryError
 from db.registry import JudgeEntry
 from worker.backends import LanguageModel
 from worker.judges import Decision, Judge, Question
+from worker.params import Params, checked_params
 
 
-class Params(BaseModel):
+class ScriptedJudgeParams(Params):
     """`prefer`: `longest`, `first` (by rank), or `model:NAME`; `fail_on`: raise where an answer matches it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     prefer: str = Field("longest", pattern=r"^(longest|first|model:.+)$")
     sleep: float = Field(0.0, ge=0, le=3600)
@@ -28,11 +26,7 @@ class ScriptedJudge(Judge):
 
     def __init__(self, entry: JudgeEntry, language_model: LanguageModel | None) -> None:
         super().__init__(entry, language_model)
-        try:
-            self._params = Params.model_validate(entry.params)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise RegistryError(f"judges.{entry.name}.params.{first['loc'][0]}: {first['msg']}.") from None
+        self._params = checked_params(entry, ScriptedJudgeParams)
 
     def decide(self, question: Question) -> Decision:
         """Rank by the rule; raises `RuntimeError` where `fail_on` matches an answer."""
