@@ -151,6 +151,7 @@ class CapabilityEntry(_Strict):
     output: Literal["text", "labels", "vector"] = "text"
     instruction: str  # the task in one sentence, for judges and for models that take a prompt
     judge: Name
+    files: Annotated[int, Field(ge=1, le=64)] = 1  # attachments that one subtask may have
     candidates: Annotated[int, Field(ge=1, le=16)] | None = None  # k; empty: BAKEOFF_CANDIDATES
 
 

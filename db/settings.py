@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from platformdirs import user_cache_dir
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from db.errors import SettingsError, Unreachable
@@ -104,6 +104,13 @@ class Settings(BaseSettings):
     device: str = Field("auto", description="`auto`, `cpu`, `cuda:0` ...: where this worker's models run.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["auto", "text", "json"] = Field("auto", description="`auto`: text on a terminal, else JSON.")
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(("redis://", "rediss://")):
+            raise ValueError("must begin with redis:// or rediss://")
+        return value
 
     @model_validator(mode="after")
     def _limits_fit(self) -> Settings:
@@ -213,4 +220,5 @@ def load_settings() -> Settings:
         if not first["loc"]:
             raise SettingsError(str(first["msg"]).removeprefix("Value error, ") + ".") from None
         name = f"BAKEOFF_{str(first['loc'][0]).upper()}"
-        raise SettingsError(f"{name}={first.get('input')!r}: {first['msg']}.") from None
+        given = "***" if name.endswith("_URL") else repr(first.get("input"))  # it may hold a password
+        raise SettingsError(f"{name}={given}: {first['msg']}.") from None

@@ -17,6 +17,12 @@ def sniff(data: bytes) -> str:
     """Media type of a file's content, `application/octet-stream` where nothing is recognised."""
     if data[:4] == b"RIFF" and data[8:12] in _RIFF:
         return _RIFF[data[8:12]]
+    if data[:5] == b"%PDF-":
+        return "application/pdf"
+    if _is_text(data[:_TEXT_PROBE]):
+        return "text/plain"
+    if _is_mpeg_audio(data[:4]):
+        return "audio/mpeg"
     try:
         matches = puremagic.magic_string(data[:65536])
     except (puremagic.PureError, ValueError):
@@ -24,9 +30,14 @@ def sniff(data: bytes) -> str:
     for match in matches:
         if match.mime_type.startswith(("image/", "audio/")):
             return str(match.mime_type)
-    if _is_text(data[:_TEXT_PROBE]):
-        return "text/plain"
     return str(matches[0].mime_type) if matches and matches[0].mime_type else "application/octet-stream"
+
+
+def _is_mpeg_audio(head: bytes) -> bool:
+    """A frame header of MPEG audio (ISO 11172-3, 13818-3): 11 bits of sync, no reserved layer, bit rate or rate."""
+    if len(head) < 3 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
+        return False
+    return head[1] & 0x18 != 0x08 and head[1] & 0x06 != 0 and head[2] & 0xF0 != 0xF0 and head[2] & 0x0C != 0x0C
 
 
 def _is_text(head: bytes) -> bool:

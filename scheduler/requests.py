@@ -141,6 +141,11 @@ def _check_inputs(entry: CapabilityEntry, request: str, media_types: Sequence[tu
         raise InvalidRequest(
             f"{entry.name} reads {_article(entry.input)} file, and none is attached; use --attach FILE."
         )
+    if len(media_types) > entry.files:
+        raise InvalidRequest(
+            f"{entry.name} reads {entry.files} file(s) per task, and {len(media_types)} are attached; "
+            "send a task for each."
+        )
     for name, media_type in media_types:
         if kind_of(media_type) != entry.input:
             raise InvalidRequest(

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from worker.cleaning import clean_json
+
 COLOURS = {
     "done": "green",
     "ready": "green",
@@ -29,7 +31,16 @@ console = Console(highlight=False, markup=False)  # a request may say [/b]
 
 def print_json(value: Any) -> None:
     """One JSON document on standard output, times and ids as text."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    print(json.dumps(_json_ready(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _json_ready(value: Any) -> Any:
+    """Bytes as hexadecimal digits, then whatever JSON does not know as text, and numbers that are none as null."""
+    if isinstance(value, dict):
+        return {key: _json_ready(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_ready(item) for item in value]
+    return value.hex() if isinstance(value, bytes) else clean_json(value)
 
 
 def state(status: str) -> Text:
@@ -60,8 +71,8 @@ def seconds(value: float | None) -> str:
 def table(*columns: str, title: str | None = None) -> Table:
     """An empty table in the style of the house."""
     out = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in columns:
-        out.add_column(column, overflow="fold")
+    for number, column in enumerate(columns):
+        out.add_column(column, overflow="fold", no_wrap=number == 0)  # a name or an id stays whole, to be copied
     return out
 
 

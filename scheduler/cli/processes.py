@@ -11,7 +11,7 @@ import typer
 
 from db.engine import engine_of, transaction
 from db.errors import InvalidRequest, SettingsError
-from db.settings import Settings, load_settings
+from db.settings import Settings, load_settings, unknown_variables
 from db.states import WorkerState
 from db.workers import beat, live_workers, set_worker_state, sync_models
 from scheduler.cli.models import pull
@@ -43,11 +43,17 @@ def up_command(
     from scheduler.local.up import run_up
 
     settings = load_settings()
+    _warn_of_typos()
     registry = settings.registry_of(profile or settings.active_profile)
     check_limits(settings, registry)
     for model, error in pull(settings, list(registry.models.values())):
         _echo(f"{model.name} starts without its weights: {error}")
     raise typer.Exit(run_up(settings, profile, flower=flower, echo=_echo))
+
+
+def _warn_of_typos() -> None:
+    for name in unknown_variables():
+        typer.echo(f"bakeoff: {name} is set, but no setting reads it; `bakeoff config` lists them.", err=True)
 
 
 def down_command() -> None:
@@ -72,6 +78,7 @@ def worker_command(
         raise InvalidRequest("--intake goes alone: it holds no model. Start a second worker for the models.")
     for model in models or []:
         settings.registry.model(model)
+    _warn_of_typos()
     check_limits(settings)
     refuse_if_too_large([settings.registry.model(model) for model in _held(settings, models or [], judge=judge)])
     parts = [*(models or []), *(["judge"] if judge else []), *(["intake"] if intake else [])]
@@ -147,6 +154,7 @@ def scheduler_command() -> None:
     from scheduler.loop import Scheduler
 
     settings = load_settings()
+    _warn_of_typos()
     check_limits(settings)
     if not settings.registry.models:
         raise SettingsError(f"Profile {settings.active_profile!r} holds no models; there is nothing to schedule.")

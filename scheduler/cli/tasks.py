@@ -52,7 +52,9 @@ def submit_command(
         bool, typer.Option("--without-worker", help="Store the task even where nobody serves it yet.")
     ] = False,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait for the result and print it.")] = False,
-    timeout: Annotated[float | None, typer.Option(help="Seconds to wait at most; exit code 4 after that.")] = None,
+    timeout: Annotated[
+        float | None, typer.Option(min=0, help="Seconds to wait at most; exit code 4 after that.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Store a task; models answer it, a judge picks the best."""
@@ -70,7 +72,11 @@ def submit_command(
     if not wait:
         _print_accepted(task_id, as_json=as_json)
         return
-    _wait_and_print(settings, task_id, timeout, as_json=as_json)
+    try:
+        _wait_and_print(settings, task_id, timeout, as_json=as_json)
+    except KeyboardInterrupt:
+        typer.echo(f"bakeoff: the wait ended, the work goes on: bakeoff show {task_id}", err=True)
+        raise
 
 
 def _options(
@@ -128,8 +134,8 @@ def find_task(settings: Settings, text: str) -> UUID:
     if not text or any(character not in "0123456789abcdef-" for character in text.lower()) or len(text) > 36:
         raise InvalidRequest(f"{text!r} is not a task id, nor the beginning of one.")
     plain = text.lower().replace("-", "")
-    if len(plain) > 32:
-        raise InvalidRequest(f"{text!r} is too long for a task id.")
+    if not 4 <= len(plain) <= 32:
+        raise InvalidRequest(f"{text!r} is no task id: it takes 4 to 32 hexadecimal digits of one.")
     dashed = "-".join(filter(None, (plain[:8], plain[8:12], plain[12:16], plain[16:20], plain[20:])))
     with transaction(engine_of(settings.dsn, "cli")) as connection:
         found = tasks_starting_with(connection, dashed)
@@ -180,7 +186,9 @@ def watch_command(
     tasks: Annotated[
         list[str] | None, typer.Argument(help="Tasks to follow; default: everything that is open.")
     ] = None,
-    timeout: Annotated[float | None, typer.Option(help="Seconds to watch at most; exit code 4 after that.")] = None,
+    timeout: Annotated[
+        float | None, typer.Option(min=0, help="Seconds to watch at most; exit code 4 after that.")
+    ] = None,
 ) -> None:
     """Follow tasks live until they end; without a task: the open ones, until Ctrl-C or nothing is open."""
     settings = load_settings()

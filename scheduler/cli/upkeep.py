@@ -58,6 +58,7 @@ def status_command(as_json: AsJson = False) -> None:
     document = {
         "tasks": counts["task"],
         "subtasks": counts["subtask"],
+        "scheduler": any(worker.name.startswith("scheduler") and worker.status == "ready" for worker in workers),
         "redis": lengths is not None,
         "judge": {"messages_waiting": None if lengths is None else lengths["judge"], "ready": "judge" in ready},
         "models": rows,
@@ -72,6 +73,10 @@ def status_command(as_json: AsJson = False) -> None:
 def _print_status(document: dict[str, Any]) -> None:
     open_tasks = ", ".join(f"{count} {name}" for name, count in sorted(document["tasks"].items())) or "none"
     console.print(f"open tasks: {open_tasks}" + ("" if document["redis"] else "; Redis does not answer"))
+    if not document["scheduler"]:
+        console.print(
+            "No scheduler works: nothing is sent until `bakeoff scheduler` runs. Its log says why.", style="red"
+        )
     models = table("model", "status", "chosen", "sent", "running", "oldest", "worker", "s/item", "last error")
     for row in document["models"]:
         worker = "ready" if row["ready"] else "starting" if row["live"] else "none"
@@ -119,16 +124,24 @@ def sql_command(
         rows = [list(row) for row in cursor] if columns else []
         changed = cursor.rowcount
     if as_json:
-        print_json([dict(zip(columns, row, strict=True)) for row in rows])
+        print_json([dict(zip(_distinct(columns), row, strict=True)) for row in rows])
         return
     if not columns:
-        console.print(f"{changed} row(s)")
+        console.print(f"{max(changed, 0)} row(s)")
         return
     out = table(*columns)
     for row in rows:
         out.add_row(*("" if value is None else short(str(value), 200) for value in row))
     console.print(out)
     console.print(f"({len(rows)} row{'' if len(rows) == 1 else 's'})", style="dim")
+
+
+def _distinct(columns: list[str]) -> list[str]:
+    """Column names of which none hides another: the second `n` is `n_2`."""
+    return [
+        name if (before := columns[:place].count(name)) == 0 else f"{name}_{before + 1}"
+        for place, name in enumerate(columns)
+    ]
 
 
 def config_command(

@@ -48,3 +48,18 @@ def test_text_is_text(text: bytes) -> None:
 
 def test_anything_else_is_no_kind_that_a_model_reads() -> None:
     assert kind_of(sniff(b"\x00\x01\x02\x03" * 50)) is None
+
+
+@pytest.mark.parametrize("header", ["fffb9000", "fff34400", "ffe34400", "fff38400"])
+def test_an_mp3_without_a_tag_is_sound(header: str) -> None:
+    assert kind_of(sniff(bytes.fromhex(header) + bytes(400))) == "audio"
+
+
+@pytest.mark.parametrize("text", [b"BM is not a bitmap", b"P5 neither", b"ID3 tag, in words", b"RIFF raff"])
+def test_words_that_begin_like_a_format_are_text(text: bytes) -> None:
+    assert kind_of(sniff(text)) == "text"
+
+
+@pytest.mark.parametrize("data", [b"%PDF-1.7 words only", b"<svg xmlns='http://www.w3.org/2000/svg'/>"])
+def test_what_only_looks_like_a_picture_is_none(data: bytes) -> None:
+    assert kind_of(sniff(data)) != "image"
