@@ -58,6 +58,7 @@ def test_a_flushed_redis_loses_nothing(installation: Installation) -> None:
 
 
 def test_a_killed_child_costs_one_attempt_and_no_task(installation: Installation) -> None:
+    installation.settings["BAKEOFF_LEASE_SECONDS"] = "300"  # the parent ends it: nobody waits for it to run out
     installation.start_all(FEW)
     enqueue(installation, 5, "slow")
     wait_until(
