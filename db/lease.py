@@ -90,6 +90,17 @@ def charge(connection: Connection, leased: Leased, token: UUID, ids: Sequence[UU
     return [row.id for row in rows]
 
 
+def end_message(connection: Connection, message: UUID) -> int:
+    """End the lease of a message whose worker's child is known to be dead, instead of waiting for it to run out.
+
+    Returns how many candidates it held; the reconciler gives them back with their attempts as charged.
+    """
+    return connection.execute(
+        text("UPDATE candidate SET lease_until = now() WHERE message_id = :message AND status = 'running'"),
+        {"message": message},
+    ).rowcount
+
+
 def give_back(connection: Connection, leased: Leased, token: UUID, delay: float = 0.0) -> int:
     """End a lease whose rows were not worked on; nothing is charged, they are due again after `delay` seconds.
 
