@@ -96,17 +96,15 @@ def _run_batch(process: ModelProcess, backend: Backend, token: UUID, ids: Sequen
 def _answers(backend: Backend, inputs: Sequence[Input | Failure]) -> list[Output | Failure]:
     """Run the readable inputs as one batch; the others keep their failure."""
     readable = [item for item in inputs if isinstance(item, Input)]
-    if backend is None or not readable:
-        outputs: list[Output | Failure] = []
-    else:
-        try:
-            outputs = backend.run(readable)
-        except SoftTimeLimitExceeded:
-            late = Failure(kind=ErrorKind.MODEL, code="timeout", message="The message ran into its time limit.")
-            outputs = [late] * len(readable)
-        except Exception as error:
-            log.exception("A batch failed", action="batch_failed", model=backend.model.name)
-            outputs = [failure_from(error)] * len(readable)
+    outputs: list[Output | Failure] = []
+    try:
+        outputs = backend.run(readable) if readable else []
+    except SoftTimeLimitExceeded:
+        late = Failure(kind=ErrorKind.MODEL, code="timeout", message="The message ran into its time limit.")
+        outputs = [late] * len(readable)
+    except Exception as error:
+        log.exception("A batch failed", action="batch_failed", model=backend.model.name)
+        outputs = [failure_from(error)] * len(readable)
     if len(outputs) != len(readable):
         odd = Failure(
             kind=ErrorKind.MODEL, code="wrong_count", message=f"{len(outputs)} answers came for {len(readable)} inputs."

@@ -10,6 +10,7 @@ defaults leave a line about as large as it is.
 from __future__ import annotations
 
 import logging
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -112,11 +113,13 @@ class _RapidOCR(OneByOne):
         ]
         return Output(text="\n".join(lines), detail={"boxes": found}, usage={"pixels": picture.width * picture.height})
 
+    @abstractmethod
     def _create(self, module: Any) -> Any:
-        raise NotImplementedError
+        """The engine of this generation, with the registry's parameters."""
 
+    @abstractmethod
     def _read(self, pixels: Any) -> list[Box]:
-        raise NotImplementedError
+        """What the engine finds in a picture: height x width x 3, blue first, 8 bits."""
 
 
 def _box(text: str, score: Any, corners: Sequence[Sequence[Any]]) -> Box:
