@@ -39,6 +39,7 @@ def configure_logging(level: str = "info", style: str = "auto") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # it says nothing that an operator needs
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 from alembic import command
@@ -25,7 +24,6 @@ def configuration(database_url: str) -> Config:
 
 def upgrade(database_url: str, revision: str = "head") -> None:
     """Apply what is missing; does nothing on a database that is up to date. Safe when two run at once."""
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # it says nothing that an operator needs
     command.upgrade(configuration(database_url), revision)
 
 

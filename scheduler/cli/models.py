@@ -54,7 +54,16 @@ def list_command(
     if as_json:
         print_json(rows)
         return
-    out = table("model", "capability", "backend", "weights", "memory", "worker", "judge")
+    out = table(
+        "model",
+        "capability",
+        "backend",
+        "weights",
+        "memory",
+        "worker",
+        "judge",
+        wrap=("capability", "backend", "weights"),
+    )
     for row in rows:
         worker = "" if row["live"] is None else state("live") if row["live"] else "none"
         memory = f"{row['memory_mb']} MB"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from collections.abc import Collection
 from typing import Any
 
 from rich.console import Console
@@ -68,11 +69,15 @@ def seconds(value: float | None) -> str:
     return f"{value:.0f} s" if value < 600 else f"{value / 60:.0f} min"
 
 
-def table(*columns: str, title: str | None = None) -> Table:
-    """An empty table in the style of the house."""
-    out = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for number, column in enumerate(columns):
-        out.add_column(column, overflow="fold", no_wrap=number == 0)  # a name or an id stays whole, to be copied
+def table(*columns: str, wrap: Collection[str] | None = None) -> Table:
+    """An empty table in the style of the house. Only the columns in `wrap` (default: the last two) fold when it is narrow.
+
+    Names, ids and states stay whole, to be read and copied.
+    """
+    foldable = columns[-2:] if wrap is None else wrap
+    out = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in columns:
+        out.add_column(column, overflow="fold", no_wrap=column not in foldable)
     return out
 
 

@@ -77,7 +77,9 @@ def _print_status(document: dict[str, Any]) -> None:
         console.print(
             "No scheduler works: nothing is sent until `bakeoff scheduler` runs. Its log says why.", style="red"
         )
-    models = table("model", "status", "chosen", "sent", "running", "oldest", "worker", "s/item", "last error")
+    models = table(
+        "model", "status", "chosen", "sent", "running", "oldest", "worker", "s/item", "last error", wrap=("last error",)
+    )
     for row in document["models"]:
         worker = "ready" if row["ready"] else "starting" if row["live"] else "none"
         models.add_row(
@@ -129,7 +131,7 @@ def sql_command(
     if not columns:
         console.print(f"{max(changed, 0)} row(s)")
         return
-    out = table(*columns)
+    out = table(*columns, wrap=columns)
     for row in rows:
         out.add_row(*("" if value is None else short(str(value), 200) for value in row))
     console.print(out)
