@@ -72,7 +72,8 @@ def seconds(value: float | None) -> str:
 def table(*columns: str, wrap: Collection[str] | None = None) -> Table:
     """An empty table in the style of the house.
 
-    Only the columns in `wrap` (default: the last two) fold on a narrow terminal. Names, ids and states stay whole, to be read and copied.
+    Only the columns in `wrap` (default: the last two) fold on a narrow terminal. Names, ids and states stay whole, to
+    be read and copied.
     """
     foldable = columns[-2:] if wrap is None else wrap
     out = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0))
