@@ -83,10 +83,6 @@ class BlobStore:
             raise Unreachable(f"The blob store {self.url} does not answer ({error.strerror or error}).") from None
         return data
 
-    def has(self, digest: Digest) -> bool:
-        """Whether a blob is stored."""
-        return bool(self._fs.exists(self._path(digest)))
-
 
 @lru_cache(maxsize=4)
 def blob_store(url: str) -> BlobStore:

@@ -18,14 +18,13 @@ if TYPE_CHECKING:
 
 
 class Leased(Enum):
-    """A table with lease columns, and the states in which its rows wait, are held, and are given back."""
+    """A table with lease columns, and the states in which its rows are held and given back."""
 
-    CANDIDATE = ("candidate", "sent", "running", "chosen")
-    SUBTASK = ("subtask", "running", "judging", "running")
+    CANDIDATE = ("candidate", "running", "chosen")
+    SUBTASK = ("subtask", "judging", "running")
 
-    def __init__(self, table: str, waits: str, held: str, returns: str) -> None:
+    def __init__(self, table: str, held: str, returns: str) -> None:
         self.table = table
-        self.waits = waits
         self.held = held
         self.returns = returns
 

@@ -221,10 +221,14 @@ class Registry(_Strict):
             known = ", ".join(sorted(self.models)) or "none"
             raise RegistryError(f"No model {name!r} in the registry; there are: {known}.") from None
 
+    def judges_in_use(self) -> set[str]:
+        """Judges of the capabilities that a model serves."""
+        served = {model.capability for model in self.models.values()}
+        return {self.capabilities[name].judge for name in served}
+
     def asked_by_judges(self) -> set[str]:
         """Models that the judges of the served capabilities ask."""
-        served = {model.capability for model in self.models.values()}
-        asked = {self.judges[self.capabilities[name].judge].model for name in served}
+        asked = {self.judges[name].model for name in self.judges_in_use()}
         return {model for model in asked if model is not None}
 
     def restricted_to(self, profile: str) -> Registry:

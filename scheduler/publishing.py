@@ -21,6 +21,7 @@ from db.errors import Unreachable
 from db.registry import ModelEntry
 from db.settings import Settings
 from scheduler.limits import SOFT_BEFORE_HARD, hard_limit
+from scheduler.queues import broker_client, queue_lengths
 from worker.role import JUDGE_QUEUE
 
 FAILURES = (redis.RedisError, KombuOperationalError, KombuError, OSError)
@@ -35,19 +36,12 @@ class Publisher:
 
     @cached_property
     def _redis(self) -> redis.Redis:
-        timeout = self._settings.publish_timeout
-        client: redis.Redis = redis.Redis.from_url(
-            self._settings.broker, socket_timeout=timeout, socket_connect_timeout=timeout
-        )
-        return client
+        return broker_client(self._settings)
 
     def queue_lengths(self, queues: Sequence[str]) -> dict[str, int]:
         """Messages waiting on each queue, in one round trip. Raises `Unreachable`."""
         try:
-            with self._redis.pipeline(transaction=False) as pipe:
-                for queue in queues:
-                    pipe.llen(queue)
-                return dict(zip(queues, pipe.execute(), strict=True))
+            return queue_lengths(self._redis, queues)
         except FAILURES as error:
             raise self._unreachable(error) from None
 

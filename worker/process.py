@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from db.engine import make_engine, transaction
 from db.errors import BakeoffError
 from db.logs import configure_logging, get_logger
-from db.registry import CapabilityEntry, JudgeEntry
+from db.registry import JudgeEntry
 from db.settings import Settings, load_settings
 from db.states import WorkerState
 from db.workers import set_worker_state
@@ -93,7 +93,7 @@ class ModelProcess:
             for model in self.role.models:
                 self.backend(model)
             if self.role.judge:
-                for name in sorted({entry.judge for entry in self._judged_capabilities()}):
+                for name in sorted(self.registry.judges_in_use()):
                     self.judge(name)
             self._say(WorkerState.READY)
         except Exception as error:
@@ -106,10 +106,6 @@ class ModelProcess:
     def say_starting(self) -> None:
         """This child is new: its models are not loaded, whatever the one before it said."""
         self._say(WorkerState.STARTING)
-
-    def _judged_capabilities(self) -> list[CapabilityEntry]:
-        served = {entry.capability for entry in self.registry.models.values()}
-        return [entry for name, entry in self.registry.capabilities.items() if name in served]
 
     def _say(self, state: WorkerState, error: str | None = None) -> None:
         with transaction(self.engine) as connection:

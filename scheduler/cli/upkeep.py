@@ -17,6 +17,7 @@ from db.roles import create_roles
 from db.settings import Settings, load_settings, unknown_variables
 from db.workers import live_queues, live_workers
 from scheduler.cli.output import console, print_json, seconds, short, state, table
+from scheduler.queues import broker_client, queue_lengths
 
 SECRET = re.compile("pass|secret|token|key", re.IGNORECASE)  # parameters of a URL that are not shown
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -104,11 +105,7 @@ def _print_status(document: dict[str, Any]) -> None:
 
 def _queue_lengths(settings: Settings, queues: list[str]) -> dict[str, int] | None:
     try:
-        client: redis.Redis = redis.Redis.from_url(settings.broker, socket_timeout=2, socket_connect_timeout=2)
-        with client.pipeline(transaction=False) as pipe:
-            for queue in queues:
-                pipe.llen(queue)
-            return dict(zip(queues, pipe.execute(), strict=True))
+        return queue_lengths(broker_client(settings), queues)
     except (redis.RedisError, OSError, BakeoffError):
         return None
 
