@@ -90,14 +90,38 @@ def charge(connection: Connection, leased: Leased, token: UUID, ids: Sequence[UU
 
 
 def end_message(connection: Connection, message: UUID) -> int:
-    """End the lease of a message whose worker's child is known to be dead, instead of waiting for it to run out.
+    """End the leases of a message whose worker's child is known to be dead, instead of waiting for them to run out.
 
-    Returns how many candidates it held; the reconciler gives them back with their attempts as charged.
+    Returns how many rows it held; the reconciler gives them back with their attempts as charged.
     """
-    return connection.execute(
-        text("UPDATE candidate SET lease_until = now() WHERE message_id = :message AND status = 'running'"),
-        {"message": message},
-    ).rowcount
+    return sum(
+        connection.execute(
+            text(
+                f"UPDATE {leased.table} SET lease_until = now() "  # noqa: S608 - our enum
+                f"WHERE message_id = :message AND status = '{leased.held}'"
+            ),
+            {"message": message},
+        ).rowcount
+        for leased in Leased
+    )
+
+
+def return_message(connection: Connection, message: UUID) -> int:
+    """Give back everything that a message holds, because its worker was asked to stop: nothing stays charged.
+
+    Returns how many rows went back; they are due at once.
+    """
+    return sum(
+        connection.execute(
+            text(
+                f"UPDATE {leased.table} SET status = '{leased.returns}', token = NULL, lease_until = NULL, "  # noqa: S608
+                "message_id = NULL, sent_at = NULL, not_before = now(), attempt = greatest(attempt - 1, 0) "
+                f"WHERE message_id = :message AND status = '{leased.held}'"
+            ),
+            {"message": message},
+        ).rowcount
+        for leased in Leased
+    )
 
 
 def give_back(connection: Connection, leased: Leased, token: UUID, delay: float = 0.0) -> int:

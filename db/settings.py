@@ -74,6 +74,20 @@ class Settings(BaseSettings):
         20.0, description="After its start a scheduler waits this long for all models before it goes on with fewer."
     )
     poll_seconds: Seconds = Field(1.0, description="Longest wait of a scheduler between two looks, NOTIFY or not.")
+    bind_wait: Seconds = Field(
+        120.0, description="A candidate whose model cannot be had this long is bound to another model, or given up."
+    )
+    judge_window: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        64,
+        description="Messages on the judges' queue above which no new wave leaves: an absent judge fills no Redis.",
+    )
+    breaker_failures: Count = Field(
+        5, description="Calls of a model (or judge) that fail in a row before it is suspended; bad inputs do not count."
+    )
+    probe_seconds: Seconds = Field(60.0, description="How often a suspended model or judge gets a wave of one.")
+    deadline_grace: Seconds = Field(
+        30.0, description="How long after its deadline a subtask that has its quorum may wait for a judge."
+    )
 
     # Leases and limits; see `_limits_fit`
     lease_seconds: Seconds = Field(60.0, description="A claim is void this long after its last renewal.")
@@ -89,8 +103,24 @@ class Settings(BaseSettings):
     worker_timeout: Seconds = Field(30.0, description="A worker without a heartbeat this long is not alive.")
     heartbeat_seconds: Seconds = Field(5.0, description="How often a worker says that it is alive.")
     publish_timeout: Seconds = Field(2.0, description="Longest wait for Redis when a message is sent.")
+    stop_seconds: Seconds = Field(
+        20.0, description="A worker asked to stop lets its batch finish this long, then gives it back, uncharged."
+    )
+    stall_seconds: Seconds = Field(
+        120.0, description="A ready, idle worker that starts nothing this long while its queue holds messages exits."
+    )
+    intake_visibility: Seconds = Field(
+        60.0, description="A `bakeoff.submit` whose intake worker was killed is delivered again after this long."
+    )
+    memory_factor: Annotated[float, Field(ge=1)] = Field(
+        3.0, description="A model process is killed above this many times its registry `memory_mb`, and 512 MB."
+    )
 
-    # What one request may hold
+    # What one source, one request may hold
+    max_backlog: Count = Field(
+        100_000, description="Open tasks per source; `submit` is refused above it, rows inserted with SQL wait."
+    )
+    max_subtasks: Annotated[int, Field(ge=1, le=256)] = Field(32, description="Subtasks of one task's plan.")
     max_request_chars: Count = Field(100_000, description="Longer requests are refused: no packaged model reads more.")
     max_attachment_bytes: Count = Field(50_000_000, description="Per file; a worker holds a batch of them in memory.")
     max_attachments: Count = Field(16, description="Files per task.")
@@ -128,6 +158,16 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"BAKEOFF_WORKER_TIMEOUT ({self.worker_timeout:g} s) must be over twice BAKEOFF_HEARTBEAT_SECONDS "
                 f"({self.heartbeat_seconds:g} s), or one late heartbeat makes a worker dead"
+            )
+        if self.lost_after <= self.publish_timeout * 0.5:
+            raise ValueError(
+                f"BAKEOFF_LOST_AFTER ({self.lost_after:g} s) must be over half of BAKEOFF_PUBLISH_TIMEOUT "
+                f"({self.publish_timeout:g} s), or a message that is still being sent is taken for lost"
+            )
+        if self.intake_visibility >= self.visibility_timeout:
+            raise ValueError(
+                f"BAKEOFF_INTAKE_VISIBILITY ({self.intake_visibility:g} s) must be below BAKEOFF_VISIBILITY_TIMEOUT "
+                f"({self.visibility_timeout:g} s); storing a task takes no longer"
             )
         if self.candidates > self.max_candidates:
             raise ValueError(
