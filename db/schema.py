@@ -106,6 +106,16 @@ class Lease:
     message_id: Mapped[UUID | None]
 
 
+class Breaker:
+    """Whether a model or a judge is asked at all, and what its last calls were like (`db.breaker`)."""
+
+    status: Mapped[str] = mapped_column(server_default=text("'active'"))
+    reason: Mapped[str | None]
+    consecutive_failures: Mapped[int] = mapped_column(server_default=text("0"))  # calls, not inputs
+    suspended_at: Mapped[datetime | None]
+    probe_after: Mapped[datetime | None]
+
+
 class Task(Lease, Base):
     """One request from another system."""
 
@@ -154,7 +164,20 @@ class Task(Lease, Base):
         CheckConstraint("(token IS NULL) = (lease_until IS NULL)", name="lease_whole"),
         CheckConstraint("token IS NULL OR status IN ('planning', 'integrating')", name="lease_state"),
         CheckConstraint("attempt BETWEEN 0 AND 1000 AND max_attempts BETWEEN 1 AND 1000", name="attempts"),
-        Index("ix_task_pending", text("priority DESC"), "created_at", postgresql_where=text("status = 'pending'")),
+        Index(
+            "ix_task_pending_source",
+            "source",
+            text("priority DESC"),
+            "created_at",
+            postgresql_where=text("status = 'pending' AND run_at IS NULL"),
+        ),
+        Index("ix_task_scheduled", "run_at", postgresql_where=text("status = 'pending' AND run_at IS NOT NULL")),
+        Index("ix_task_unfinished_source", "source", postgresql_where=text("finished_at IS NULL")),
+        Index(
+            "ix_task_pending_deadline",
+            "deadline",
+            postgresql_where=text("status = 'pending' AND deadline IS NOT NULL"),
+        ),
         Index(
             "ix_task_open",
             "id",
@@ -170,6 +193,13 @@ class Task(Lease, Base):
             postgresql_where=text("idempotency_key IS NOT NULL"),
         ),
         Index("ix_task_retry_of", "retry_of", postgresql_where=text("retry_of IS NOT NULL")),
+        Index(  # which tasks still need a stored file
+            "ix_task_attachments",
+            "attachments",
+            postgresql_using="gin",
+            postgresql_ops={"attachments": "jsonb_path_ops"},
+            postgresql_where=text("attachments <> '[]'"),
+        ),
         HOT,
     )
 
@@ -198,6 +228,7 @@ class Subtask(Lease, Base):
     deadline: Mapped[datetime | None]
     status: Mapped[str]
     needs_review: Mapped[bool] = mapped_column(server_default=text("false"))
+    sends: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))  # judge messages of its own
     error: Mapped[dict[str, Any] | None]
     finished_at: Mapped[datetime | None]
 
@@ -213,10 +244,22 @@ class Subtask(Lease, Base):
         CheckConstraint("jsonb_typeof(inputs) = 'array'", name="inputs_array"),
         UniqueConstraint("task_id", "position"),
         UniqueConstraint("task_id", "name"),
-        Index("ix_subtask_ready", text("priority DESC"), "created_at", postgresql_where=text("status = 'ready'")),
+        Index(
+            "ix_subtask_ready_source",
+            "source",
+            text("priority DESC"),
+            "created_at",
+            postgresql_where=text("status = 'ready'"),
+        ),
         Index("ix_subtask_ready_capability", "capability", postgresql_where=text("status = 'ready'")),
         Index("ix_subtask_unfinished", "task_id", postgresql_where=text("finished_at IS NULL")),
-        Index("ix_subtask_open", "id", postgresql_where=text("status IN ('blocked', 'running', 'judging')")),
+        Index("ix_subtask_running", "id", postgresql_where=text("status IN ('running', 'judging')")),
+        Index("ix_subtask_blocked", "id", postgresql_where=text("status = 'blocked'")),
+        Index(
+            "ix_subtask_deadline",
+            "deadline",
+            postgresql_where=text("finished_at IS NULL AND deadline IS NOT NULL"),
+        ),
         HOT,
     )
 
@@ -236,7 +279,7 @@ class SubtaskNeed(Base):
     )
 
 
-class Model(Base):
+class Model(Breaker, Base):
     """What the scheduler knows of a model of the registry. Rows are never deleted: candidates name them."""
 
     __tablename__ = "model"
@@ -249,12 +292,22 @@ class Model(Base):
     queue: Mapped[str] = mapped_column(unique=True)
     revision: Mapped[str] = mapped_column(server_default=text("''"))
     facts: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))  # the registry's `metadata`
-    status: Mapped[str] = mapped_column(server_default=text("'active'"))
-    reason: Mapped[str | None]
-    consecutive_failures: Mapped[int] = mapped_column(server_default=text("0"))
-    suspended_at: Mapped[datetime | None]
-    probe_after: Mapped[datetime | None]
     seconds_per_item: Mapped[float | None]  # moving average over batches
+
+    __table_args__ = (
+        CheckConstraint(_one_of("status", ModelState), name="status"),
+        CheckConstraint("status <> 'suspended' OR reason IS NOT NULL", name="suspended_reason"),
+        CheckConstraint("consecutive_failures >= 0", name="consecutive_failures"),
+    )
+
+
+class Judge(Breaker, Base):
+    """What the scheduler knows of a judge of the registry."""
+
+    __tablename__ = "judge"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
 
     __table_args__ = (
         CheckConstraint(_one_of("status", ModelState), name="status"),
@@ -275,6 +328,8 @@ class Candidate(Lease, Base):
     rank: Mapped[int] = mapped_column(SmallInteger)
     proposed_by: Mapped[list[Any]] = mapped_column(server_default=text("'[]'"))  # [{"selector": ..., "rank": ...}]
     isolate: Mapped[bool] = mapped_column(server_default=text("false"))  # travels alone: a neighbour of a lost child
+    sends: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))  # messages that carried it
+    in_chord: Mapped[bool] = mapped_column(server_default=text("false"))  # a chord's callback will call the judge
     status: Mapped[str] = mapped_column(server_default=text("'chosen'"))
     output: Mapped[str | None]
     detail: Mapped[dict[str, Any] | None]
@@ -330,6 +385,7 @@ class Verdict(Base):
         CheckConstraint("reason <> ''", name="reason"),
         CheckConstraint("confidence BETWEEN 0 AND 1", name="confidence"),
         CheckConstraint("seconds >= 0", name="seconds"),
+        Index("ix_verdict_created_at", "created_at"),
     )
 
 
@@ -364,6 +420,7 @@ class Artifact(Base):
 
     sha256: Mapped[str] = mapped_column(primary_key=True)
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    used_at: Mapped[datetime] = mapped_column(server_default=NOW)  # a task named it last; `prune` waits a day
     size: Mapped[int] = mapped_column(BigInteger)
     media_type: Mapped[str]
 
