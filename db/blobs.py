@@ -83,6 +83,15 @@ class BlobStore:
             raise Unreachable(f"The blob store {self.url} does not answer ({error.strerror or error}).") from None
         return data
 
+    def delete(self, digest: Digest) -> None:
+        """Remove a blob; one that is gone already is no error. Raises `Unreachable`."""
+        try:
+            self._fs.rm_file(self._path(digest))
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise Unreachable(f"The blob store {self.url} does not answer ({error.strerror or error}).") from None
+
 
 @lru_cache(maxsize=4)
 def blob_store(url: str) -> BlobStore:
@@ -110,6 +119,23 @@ def record_artifacts(connection: Connection, artifacts: Sequence[Artifact]) -> N
                 "types": [artifact.media_type for artifact in artifacts],
             },
         )
+
+
+def touch_artifacts(connection: Connection, digests: Iterable[Digest]) -> None:
+    """Say that these files are about to be named by a task, stored already or not: `prune` leaves them alone.
+
+    Call it before the blobs are written. Where `prune` is deleting one of them this waits until it is gone.
+    """
+    connection.execute(
+        text(
+            """
+            UPDATE artifact SET used_at = now()
+            WHERE sha256 IN (SELECT sha256 FROM artifact WHERE sha256 = ANY(CAST(:digests AS text[]))
+                               AND used_at < now() - interval '1 hour' ORDER BY sha256 FOR UPDATE)
+            """
+        ),
+        {"digests": list(set(digests))},
+    )
 
 
 def artifacts_of(connection: Connection, digests: Iterable[Digest]) -> dict[Digest, Artifact]:

@@ -74,8 +74,9 @@ def choose_and_send(connection: Connection, choices: Sequence[Choice]) -> list[M
         text(
             """
             WITH chosen AS (
-                INSERT INTO candidate (subtask_id, model, rank, proposed_by, max_attempts, status, message_id, sent_at)
-                SELECT subtask_id, model, rank, proposed_by, max_attempts, 'sent', message_id, now()
+                INSERT INTO candidate (subtask_id, model, rank, proposed_by, max_attempts, status, message_id, sent_at,
+                                       sends, in_chord)
+                SELECT subtask_id, model, rank, proposed_by, max_attempts, 'sent', message_id, now(), 1, true
                 FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (
                     subtask_id uuid, model text, rank smallint, proposed_by jsonb, max_attempts smallint,
                     message_id uuid)
@@ -120,7 +121,8 @@ def send_waiting(connection: Connection, model: str, limit: int) -> Message | No
                 UNION ALL
                 (SELECT id FROM due WHERE isolate AND NOT EXISTS (SELECT FROM due WHERE NOT isolate) LIMIT 1)
             ), sent AS (
-                UPDATE candidate SET status = 'sent', message_id = m.id, sent_at = now()
+                UPDATE candidate SET status = 'sent', message_id = m.id, sent_at = now(), in_chord = false,
+                       sends = least(sends + 1, 30000)
                 FROM (SELECT gen_random_uuid() AS id) AS m
                 WHERE candidate.id IN (SELECT id FROM picked)
                 RETURNING candidate.id, candidate.model, candidate.subtask_id, candidate.message_id
@@ -146,16 +148,20 @@ def _message(row: Any) -> Message:
     )
 
 
-def unsend(connection: Connection, messages: Sequence[UUID]) -> int:
-    """Take back messages that could not be published, or were lost: their unclaimed candidates are chosen again."""
+def unsend(connection: Connection, messages: Sequence[UUID], backoff: float = 0.0) -> int:
+    """Take back messages that could not be published, or were lost: their unclaimed candidates are chosen again.
+
+    With a `backoff` (seconds) each further send of a candidate waits twice as long, up to a minute.
+    """
     return connection.execute(
         text(
             """
-            UPDATE candidate SET status = 'chosen', message_id = NULL, sent_at = NULL
+            UPDATE candidate SET status = 'chosen', message_id = NULL, sent_at = NULL, in_chord = false,
+                   not_before = now() + make_interval(secs => least(:backoff * 2 ^ least(sends, 10) / 2, 60))
             WHERE message_id = ANY(CAST(:messages AS uuid[])) AND status = 'sent'
             """
         ),
-        {"messages": list(messages)},
+        {"messages": list(messages), "backoff": backoff},
     ).rowcount
 
 
@@ -186,11 +192,11 @@ def store(
     retry_delay: float,
     in_chord: bool,
 ) -> list[UUID]:
-    """Store what became of a batch, under the token of its claim. One statement, and a notice.
+    """Store what became of a batch, under the token of its claim. One statement, and outside of a chord a notice.
 
     Input errors are final; other errors go back to chosen with a growing delay until `max_attempts` entries into the
-    model are used up. Outside of a chord nobody else calls the judge, so a subtask whose last candidate this was
-    becomes due at once. Returns the ids that were still ours: a late or repeated result changes no row.
+    model are used up. Outside of a chord nobody else calls the judge, so the scheduler is told. Returns the ids that
+    were still ours: a late or repeated result changes no row.
     """
     rows = connection.execute(
         text(
@@ -209,18 +215,19 @@ def store(
                 status = f.next, output = f.output, detail = f.detail, usage = f.usage, error = f.error,
                 seconds = f.seconds, revision = :revision, token = NULL, lease_until = NULL,
                 message_id = CASE WHEN f.next = 'chosen' THEN NULL ELSE c.message_id END,
+                in_chord = c.in_chord AND f.next <> 'chosen',
                 finished_at = CASE WHEN f.next = 'chosen' THEN NULL ELSE now() END,
                 not_before = CASE WHEN f.next = 'chosen' THEN
                     now() + make_interval(secs => least(:delay * 2 ^ (f.attempt - 1), 300) * (0.75 + random() / 2)) END
             FROM fate AS f
             WHERE c.id = f.id AND c.token = :token
-            RETURNING c.id, c.subtask_id
+            RETURNING c.id
             """
         ),
         {"rows": _as_json(results), "token": token, "revision": revision, "delay": retry_delay},
     ).all()
     if rows and not in_chord:
-        _judge_now(connection, [row.subtask_id for row in rows])
+        announce(connection, "candidate")
     return [row.id for row in rows]
 
 
@@ -240,48 +247,37 @@ def _as_json(results: Sequence[Result]) -> str:
     )
 
 
-def _judge_now(connection: Connection, subtasks: Sequence[UUID]) -> None:
-    connection.execute(
-        text(
-            """
-            UPDATE subtask SET not_before = now()
-            WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'running'
-              AND NOT EXISTS (SELECT FROM candidate AS c WHERE c.subtask_id = subtask.id AND c.finished_at IS NULL)
-            """
-        ),
-        {"ids": list(set(subtasks))},
-    )
-    announce(connection, "candidate")
-
-
-def expire_leases(connection: Connection, limit: int = 1000) -> int:
+def expire_leases(connection: Connection, limit: int = 1000) -> dict[str, int]:
     """Candidates whose lease ran out: chosen again, or dead where `max_attempts` entries are used up.
 
     The attempt in progress was charged when its batch entered the model; a claim that never got that far costs nothing.
+    Returns per model how many workers were lost while it ran (0: before it ran).
     """
     rows = connection.execute(
         text(
             """
             WITH late AS (
-                SELECT id FROM candidate WHERE status = 'running' AND lease_until < now()
+                SELECT id, model, token, attempt FROM candidate WHERE status = 'running' AND lease_until < now()
                 ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
+            ), ended AS (
+                UPDATE candidate AS c SET
+                    status = CASE WHEN c.attempt >= max_attempts THEN 'dead' ELSE 'chosen' END,
+                    error = CASE WHEN c.attempt >= max_attempts THEN jsonb_build_object(
+                        'kind', 'worker', 'code', 'worker_lost',
+                        'message', 'Its worker was lost ' || c.attempt || ' times while it ran.') END,
+                    finished_at = CASE WHEN c.attempt >= max_attempts THEN now() END,
+                    isolate = isolate OR c.attempt > 0, token = NULL, lease_until = NULL, message_id = NULL,
+                    sent_at = NULL, in_chord = false, not_before = now()
+                FROM late WHERE c.id = late.id
             )
-            UPDATE candidate SET
-                status = CASE WHEN attempt >= max_attempts THEN 'dead' ELSE 'chosen' END,
-                error = CASE WHEN attempt >= max_attempts THEN jsonb_build_object(
-                    'kind', 'worker', 'code', 'worker_lost',
-                    'message', 'Its worker was lost ' || attempt || ' times while it ran.') END,
-                finished_at = CASE WHEN attempt >= max_attempts THEN now() END,
-                isolate = isolate OR attempt > 0, token = NULL, lease_until = NULL, message_id = NULL, sent_at = NULL
-            WHERE id IN (SELECT id FROM late)
-            RETURNING subtask_id
+            SELECT model, count(DISTINCT token) FILTER (WHERE attempt > 0) AS lost FROM late GROUP BY model
             """
         ),
         {"limit": limit},
     ).all()
     if rows:
-        _judge_now(connection, [row.subtask_id for row in rows])
-    return len(rows)
+        announce(connection, "candidate")
+    return {row.model: row.lost for row in rows}
 
 
 def lost_messages(connection: Connection, empty_queues_of: Sequence[str], seconds: float) -> list[UUID]:
@@ -331,3 +327,109 @@ def waiting_models(connection: Connection) -> list[str]:
         )
     )
     return [row.model for row in rows]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Addition:
+    """A model that is asked in place of others. Its rank follows those that were chosen first."""
+
+    subtask_id: UUID
+    model: str
+    proposed_by: list[dict[str, Any]]
+    max_attempts: int
+
+
+def add_candidates(connection: Connection, additions: Sequence[Addition]) -> int:
+    """Add chosen candidates to locked, running subtasks; they are sent by `send_waiting`. One statement."""
+    if not additions:
+        return 0
+    rows = [{**vars(addition), "subtask_id": str(addition.subtask_id)} for addition in additions]
+    return connection.execute(
+        text(
+            """
+            INSERT INTO candidate (subtask_id, model, rank, proposed_by, max_attempts, status)
+            SELECT r.subtask_id, r.model,
+                   (SELECT coalesce(max(c.rank), -1) FROM candidate AS c WHERE c.subtask_id = r.subtask_id)
+                       + row_number() OVER (PARTITION BY r.subtask_id ORDER BY r.n),
+                   r.proposed_by, r.max_attempts, 'chosen'
+            FROM (SELECT e.n, x.* FROM jsonb_array_elements(CAST(:rows AS jsonb)) WITH ORDINALITY AS e (value, n),
+                  jsonb_to_record(e.value) AS x (subtask_id uuid, model text, proposed_by jsonb, max_attempts smallint)
+                 ) AS r
+            JOIN subtask AS s ON s.id = r.subtask_id AND s.status = 'running'
+            ON CONFLICT (subtask_id, model) DO NOTHING
+            """
+        ),
+        {"rows": json.dumps(rows)},
+    ).rowcount
+
+
+def take_back_unserved(connection: Connection, models: Sequence[str], seconds: float) -> int:
+    """Candidates sent over `seconds` ago to models that nobody serves any more are chosen again, and due since then."""
+    return connection.execute(
+        text(
+            """
+            UPDATE candidate SET status = 'chosen', message_id = NULL, not_before = sent_at, sent_at = NULL,
+                                 in_chord = false
+            WHERE id IN (
+                SELECT id FROM candidate WHERE model = ANY(CAST(:models AS text[])) AND status = 'sent'
+                  AND sent_at < now() - make_interval(secs => :seconds)
+                ORDER BY id FOR UPDATE SKIP LOCKED)
+            """
+        ),
+        {"models": list(models), "seconds": seconds},
+    ).rowcount
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overdue:
+    """A subtask with candidates that wait too long for their models. The waiting ones are locked."""
+
+    subtask_id: UUID
+    capability: str
+    options: dict[str, Any]
+    quorum: int
+    waiting: list[UUID]
+    tried: list[str]  # models of all of its candidates
+    done: int
+    open: int  # unfinished, the waiting ones included
+
+
+def lock_overdue(connection: Connection, models: Sequence[str], seconds: float, limit: int) -> list[Overdue]:
+    """Lock candidates that have been due for `seconds` on one of these models, which cannot be had, by subtask."""
+    rows = connection.execute(
+        text(
+            """
+            WITH waiting AS (
+                SELECT id, subtask_id FROM candidate
+                WHERE model = ANY(CAST(:models AS text[])) AND status = 'chosen'
+                  AND coalesce(not_before, created_at) < now() - make_interval(secs => :seconds)
+                ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
+            ), grouped AS (
+                SELECT subtask_id, array_agg(id ORDER BY id) AS waiting FROM waiting GROUP BY subtask_id
+            )
+            SELECT g.subtask_id, s.capability, s.options, s.quorum, g.waiting, array_agg(c.model) AS tried,
+                   count(*) FILTER (WHERE c.status = 'done') AS done,
+                   count(*) FILTER (WHERE c.finished_at IS NULL) AS open
+            FROM grouped AS g JOIN subtask AS s ON s.id = g.subtask_id JOIN candidate AS c ON c.subtask_id = s.id
+            WHERE s.status = 'running'
+            GROUP BY g.subtask_id, s.id, g.waiting ORDER BY s.id
+            """
+        ),
+        {"models": list(models), "seconds": seconds, "limit": limit},
+    )
+    return [Overdue(**row._mapping) for row in rows]  # noqa: SLF001 - the documented name
+
+
+def give_up(connection: Connection, ids: Sequence[UUID], reason: str) -> int:
+    """End waiting candidates whose model cannot be had; the last error of the model stays with them."""
+    return connection.execute(
+        text(
+            """
+            UPDATE candidate SET status = 'cancelled', finished_at = now(), in_chord = false,
+                   error = jsonb_build_object('kind', 'worker', 'code', 'model_unavailable', 'message',
+                       CAST(:reason AS text) || coalesce(' Its last error: ' || (error ->> 'message'), ''))
+            WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'chosen'
+            """
+        ),
+        {"ids": list(ids), "reason": reason},
+    ).rowcount

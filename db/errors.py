@@ -9,6 +9,7 @@ BakeoffError
 │   ├── RegistryError        models.toml is wrong
 │   └── SettingsError        an environment variable is wrong, or two do not fit together
 ├── RefusedNow               right request, wrong moment: try again later
+│   ├── BacklogFull          a source has too many open tasks; knows when to come back
 │   ├── NoWorker             nobody serves the capability
 │   └── Unreachable          Postgres, Redis or the blob store does not answer
 ├── NotFound                 no such task, model, file
@@ -56,6 +57,19 @@ class RefusedNow(BakeoffError):
 
     exit_code = 3
     code = "refused"
+
+
+class BacklogFull(RefusedNow):
+    """A source has as many open tasks as it may have. `retry_after` is in seconds."""
+
+    code = "backlog_full"
+
+    def __init__(self, source: str, limit: int, retry_after: int) -> None:
+        super().__init__(
+            f"source {source!r} has {limit} open tasks, as many as BAKEOFF_MAX_BACKLOG allows; "
+            f"try again in {retry_after} s."
+        )
+        self.source, self.limit, self.retry_after = source, limit, retry_after
 
 
 class NoWorker(RefusedNow):

@@ -15,6 +15,7 @@ from platformdirs import user_cache_dir
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from db.breaker import Rules
 from db.errors import SettingsError, Unreachable
 from db.instance import Instance, read_instance, running
 from db.registry import Registry, read_registry
@@ -174,6 +175,11 @@ class Settings(BaseSettings):
                 f"BAKEOFF_CANDIDATES ({self.candidates}) is over BAKEOFF_MAX_CANDIDATES ({self.max_candidates})"
             )
         return self
+
+    @property
+    def breaker(self) -> Rules:
+        """When a model or judge is suspended."""
+        return Rules(failures=self.breaker_failures, probe_seconds=self.probe_seconds)
 
     @cached_property
     def registry(self) -> Registry:

@@ -1,13 +1,17 @@
-"""What the scheduler reads and locks of ready subtasks."""
+"""Subtasks on their way: what is ready, what waits for others, what never gets a turn, what needs other models."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from sqlalchemy import Connection, text
+
+from db.tasks import finish_tasks
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,22 +24,53 @@ class ReadySubtask:
     options: dict[str, Any]
     candidates_wanted: int
     judge: str
-    created_at: datetime
     group: str  # capability, and the models that the caller named: what can be stuck together
 
 
+#: Sources that have ready subtasks: a loose index scan, one probe per source instead of a look at every row.
+SOURCES = """
+    (SELECT source FROM subtask WHERE status = 'ready' ORDER BY source LIMIT 1)
+    UNION ALL
+    SELECT (SELECT t.source FROM subtask AS t WHERE t.status = 'ready' AND t.source > s.source
+            ORDER BY t.source LIMIT 1)
+    FROM sources AS s WHERE s.source IS NOT NULL
+"""
+
+
 def lock_ready(connection: Connection, limit: int, skip: list[str]) -> list[ReadySubtask]:
-    """Lock up to `limit` ready subtasks, most urgent first, but none of the groups in `skip`."""
+    """Lock up to `limit` ready subtasks, but none of the groups in `skip`.
+
+    Order: priority; then fair share, which gives the next turn to the source with the least in flight; then age. Each
+    source contributes only its own first ones, so a flood of one costs the others nothing.
+    """
     rows = connection.execute(
         text(
-            """
-            SELECT id, task_id, capability, options, candidates_wanted, judge, created_at,
-                   capability || coalesce(options ->> 'models', '') AS "group"
-            FROM subtask
-            WHERE status = 'ready' AND NOT capability || coalesce(options ->> 'models', '') = ANY(CAST(:skip AS text[]))
-            ORDER BY priority DESC, created_at
-            LIMIT :limit FOR UPDATE SKIP LOCKED
-            """
+            f"""
+            WITH RECURSIVE sources AS ({SOURCES}),
+            share AS (SELECT least(:limit, greatest(4, 4 * :limit / greatest(count(source), 1))) AS n FROM sources),
+            flying AS (
+                SELECT source, count(*) AS n FROM subtask WHERE status IN ('running', 'judging') GROUP BY source
+            ), ranked AS (
+                SELECT r.id, r.priority, r.created_at,
+                       coalesce(f.n, 0) + row_number() OVER (
+                           PARTITION BY s.source, r.priority ORDER BY r.created_at, r.id) AS turn
+                FROM sources AS s
+                CROSS JOIN LATERAL (
+                    SELECT id, priority, created_at FROM subtask
+                    WHERE status = 'ready' AND source = s.source
+                      AND NOT capability || coalesce(options ->> 'models', '') = ANY(CAST(:skip AS text[]))
+                    ORDER BY priority DESC, created_at LIMIT (SELECT n FROM share)) AS r
+                LEFT JOIN flying AS f ON f.source = s.source
+                ORDER BY r.priority DESC, turn, r.created_at
+                LIMIT :limit
+            )
+            SELECT s.id, s.task_id, s.capability, s.options, s.candidates_wanted, s.judge,
+                   s.capability || coalesce(s.options ->> 'models', '') AS "group"
+            FROM subtask AS s JOIN ranked ON ranked.id = s.id
+            WHERE s.status = 'ready'
+            ORDER BY ranked.priority DESC, ranked.turn, ranked.created_at
+            FOR UPDATE OF s SKIP LOCKED
+            """  # noqa: S608 - no value is interpolated
         ),
         {"limit": limit, "skip": skip},
     )
@@ -45,3 +80,141 @@ def lock_ready(connection: Connection, limit: int, skip: list[str]) -> list[Read
 def ready_capabilities(connection: Connection) -> list[str]:
     """Capabilities that have ready subtasks."""
     return list(connection.execute(text("SELECT DISTINCT capability FROM subtask WHERE status = 'ready'")).scalars())
+
+
+def unblock(connection: Connection) -> int:
+    """Blocked subtasks whose needs are all done become ready. Two parents that finish at once cannot strand a child."""
+    return connection.execute(
+        text(
+            """
+            UPDATE subtask SET status = 'ready'
+            WHERE id IN (
+                SELECT s.id FROM subtask AS s
+                WHERE s.status = 'blocked' AND NOT EXISTS (
+                    SELECT FROM subtask_need AS n JOIN subtask AS needed ON needed.id = n.needs_id
+                    WHERE n.subtask_id = s.id AND needed.status <> 'done')
+                ORDER BY s.id FOR UPDATE SKIP LOCKED)
+            """
+        )
+    ).rowcount
+
+
+def skip_unreachable(connection: Connection) -> int:
+    """Blocked subtasks that need one which ended without a result are skipped, and so are those that need these."""
+    skipped = 0
+    while rows := connection.execute(
+        text(
+            """
+            UPDATE subtask AS s SET status = 'skipped', finished_at = now(), error = jsonb_build_object(
+                'code', 'need_not_met',
+                'message', (SELECT 'it needs ' || needed.name || ', which is ' || needed.status
+                            FROM subtask_need AS n JOIN subtask AS needed ON needed.id = n.needs_id
+                            WHERE n.subtask_id = s.id AND needed.finished_at IS NOT NULL AND needed.status <> 'done'
+                            ORDER BY needed.position LIMIT 1))
+            WHERE s.id IN (
+                SELECT b.id FROM subtask AS b
+                WHERE b.status = 'blocked' AND EXISTS (
+                    SELECT FROM subtask_need AS n JOIN subtask AS needed ON needed.id = n.needs_id
+                    WHERE n.subtask_id = b.id AND needed.finished_at IS NOT NULL AND needed.status <> 'done')
+                ORDER BY b.id FOR UPDATE SKIP LOCKED)
+            RETURNING s.task_id
+            """
+        )
+    ).all():
+        skipped += len(rows)
+        finish_tasks(connection, list({row.task_id for row in rows}))
+    return skipped
+
+
+def expire_subtasks(connection: Connection, grace: float, limit: int = 1000) -> int:
+    """Subtasks past their deadline: what has its quorum is judged with what exists, the rest expires.
+
+    Candidates that are not finished are cancelled either way. A subtask that has its quorum expires too where no judge
+    has taken it `grace` seconds after the deadline. Returns how many expired.
+    """
+    expired = connection.execute(
+        text(
+            """
+            WITH late AS (
+                SELECT id FROM subtask
+                WHERE finished_at IS NULL AND deadline <= now() AND status <> 'judging'
+                ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
+            ), stopped AS (
+                UPDATE candidate SET status = 'cancelled', finished_at = now(), token = NULL, lease_until = NULL,
+                       in_chord = false,
+                       error = '{"kind": "model", "code": "deadline", "message": "The deadline passed first."}'
+                WHERE subtask_id IN (SELECT id FROM late) AND finished_at IS NULL
+            ), counted AS (
+                SELECT late.id, count(c.id) FILTER (WHERE c.status = 'done') AS done, count(c.id) AS tried
+                FROM late LEFT JOIN candidate AS c ON c.subtask_id = late.id GROUP BY late.id
+            )
+            UPDATE subtask AS s SET status = 'expired', finished_at = now(), error = jsonb_build_object(
+                'code', 'deadline_passed', 'message', 'the deadline passed; ' || CASE
+                    WHEN n.tried = 0 THEN 'no model had been asked'
+                    WHEN n.done < s.quorum THEN n.done || ' of ' || n.tried || ' candidates were done, the quorum is '
+                        || s.quorum
+                    ELSE 'no judge was to be had' END)
+            FROM counted AS n
+            WHERE s.id = n.id AND (n.done < s.quorum OR s.deadline <= now() - make_interval(secs => :grace))
+            RETURNING s.task_id
+            """
+        ),
+        {"grace": grace, "limit": limit},
+    ).all()
+    if expired:
+        finish_tasks(connection, list({row.task_id for row in expired}))
+    return len(expired)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exhausted:
+    """A running, locked subtask whose candidates are all terminal and none done. `age` is seconds since the last."""
+
+    id: UUID
+    capability: str
+    options: dict[str, Any]
+    candidates_wanted: int
+    tried: list[str]
+    age: float
+
+
+def lock_exhausted(connection: Connection, limit: int) -> list[Exhausted]:
+    """Lock subtasks that all of their models failed."""
+    rows = connection.execute(
+        text(
+            """
+            WITH locked AS (
+                SELECT s.id, s.capability, s.options, s.candidates_wanted FROM subtask AS s
+                WHERE s.status = 'running'
+                  AND NOT EXISTS (SELECT FROM candidate AS c WHERE c.subtask_id = s.id
+                                  AND (c.finished_at IS NULL OR c.status = 'done'))
+                  AND EXISTS (SELECT FROM candidate AS c WHERE c.subtask_id = s.id)
+                ORDER BY s.id LIMIT :limit FOR UPDATE SKIP LOCKED
+            )
+            SELECT l.*, array_agg(c.model) AS tried,
+                   extract(epoch FROM now() - max(c.finished_at))::double precision AS age
+            FROM locked AS l JOIN candidate AS c ON c.subtask_id = l.id
+            GROUP BY l.id, l.capability, l.options, l.candidates_wanted ORDER BY l.id
+            """
+        ),
+        {"limit": limit},
+    )
+    return [Exhausted(**row._mapping) for row in rows]  # noqa: SLF001 - the documented name
+
+
+def end_stray_candidates(connection: Connection, subtasks: Sequence[UUID] | None = None) -> int:
+    """Unfinished candidates of finished subtasks are cancelled. There are none, unless two statements raced."""
+    return connection.execute(
+        text(
+            f"""
+            UPDATE candidate SET status = 'cancelled', finished_at = now(), token = NULL, lease_until = NULL,
+                   error = '{{"kind": "model", "code": "decided", "message": "The verdict came first."}}'
+            WHERE id IN (
+                SELECT c.id FROM candidate AS c JOIN subtask AS s ON s.id = c.subtask_id
+                WHERE c.status IN ('chosen', 'sent', 'running') AND s.finished_at IS NOT NULL
+                  {"AND s.id = ANY(CAST(:ids AS uuid[]))" if subtasks is not None else ""}
+                ORDER BY c.id FOR UPDATE OF c SKIP LOCKED)
+            """  # noqa: S608 - no value is interpolated
+        ),
+        {"ids": list(subtasks)} if subtasks is not None else {},
+    ).rowcount

@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from db.engine import CHANNEL
-from db.errors import InvalidRequest
+from db.errors import BacklogFull, InvalidRequest, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,6 +63,7 @@ class SubtaskRow:
     quorum: int
     judge: str
     deadline: datetime | None
+    needs: tuple[str, ...] = ()  # names of subtasks of the same task
 
 
 class IdempotencyConflict(InvalidRequest):
@@ -71,21 +72,27 @@ class IdempotencyConflict(InvalidRequest):
     code = "idempotency_conflict"
 
 
-def insert_task(connection: Connection, row: TaskRow) -> tuple[UUID, bool]:
+def insert_task(connection: Connection, row: TaskRow, max_backlog: int | None = None) -> tuple[UUID, bool]:
     """Store one task. Returns its id and whether it is new.
 
     A row with the idempotency key of a stored one (same source) is not stored again: its id is returned where the
     bodies agree, `IdempotencyConflict` is raised where they do not. The unique index decides, so two callers that race
-    get one task.
+    get one task. Raises `BacklogFull` where the source has `max_backlog` open tasks; callers that race may pass it by
+    their number.
     """
-    values = _values(row)
+    values = {**_values(row), "max_backlog": max_backlog}
     new = connection.execute(
         text(
             """
             INSERT INTO task (request, capability, source, priority, options, attachments, idempotency_key, run_at,
                               deadline, retry_of)
-            VALUES (:request, :capability, :source, :priority, CAST(:options AS jsonb), CAST(:attachments AS jsonb),
-                    :idempotency_key, :run_at, :deadline, :retry_of)
+            SELECT CAST(:request AS text), CAST(:capability AS text), CAST(:source AS text),
+                   CAST(:priority AS smallint), CAST(:options AS jsonb), CAST(:attachments AS jsonb),
+                   CAST(:idempotency_key AS text), CAST(:run_at AS timestamptz), CAST(:deadline AS timestamptz),
+                   CAST(:retry_of AS uuid)
+            WHERE CAST(:max_backlog AS bigint) IS NULL OR (
+                SELECT count(*) FROM (SELECT FROM task WHERE source = :source AND finished_at IS NULL
+                                      LIMIT :max_backlog) AS open) < :max_backlog
             ON CONFLICT (source, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
             RETURNING id
             """
@@ -103,13 +110,24 @@ def insert_task(connection: Connection, row: TaskRow) -> tuple[UUID, bool]:
             """
         ),
         values,
-    ).one()
+    ).one_or_none()
+    if stored is None:
+        raise BacklogFull(row.source, max_backlog or 0, _retry_after(connection, row.source, max_backlog or 0))
     if not stored.same:
         raise IdempotencyConflict(
             f"idempotency_key {row.idempotency_key!r} of source {row.source!r} belongs to task {stored.id}, which asks "
             "for something else; use a new key for a new request."
         )
     return stored.id, False
+
+
+def _retry_after(connection: Connection, source: str, limit: int) -> int:
+    """Seconds until a tenth of the backlog is gone, at the pace of the last minute; 1 to 300, 60 where nothing ends."""
+    finished: int = connection.execute(
+        text("SELECT count(*) FROM task WHERE finished_at > now() - interval '1 minute' AND source = :source"),
+        {"source": source},
+    ).scalar_one()
+    return max(1, min(300, round(60 * limit / 10 / finished))) if finished else 60
 
 
 def _values(row: TaskRow) -> dict[str, Any]:
@@ -128,15 +146,39 @@ def _values(row: TaskRow) -> dict[str, Any]:
 
 
 def lock_pending(connection: Connection, limit: int) -> list[UUID]:
-    """Lock up to `limit` pending tasks, most urgent first, for this transaction; other schedulers skip them."""
+    """Lock up to `limit` pending tasks for this transaction; other schedulers skip them.
+
+    Order: priority; then the sources in turn, so that one that floods delays no other; then age. Each source
+    contributes only its own first ones. What has a `run_at` joins when its time has come.
+    """
     rows = connection.execute(
         text(
             """
-            SELECT id FROM task
-            WHERE status = 'pending' AND (run_at IS NULL OR run_at <= now())
-            ORDER BY priority DESC, created_at
-            LIMIT :limit
-            FOR UPDATE SKIP LOCKED
+            WITH RECURSIVE sources AS (
+                (SELECT source FROM task WHERE status = 'pending' AND run_at IS NULL ORDER BY source LIMIT 1)
+                UNION ALL
+                SELECT (SELECT t.source FROM task AS t
+                        WHERE t.status = 'pending' AND t.run_at IS NULL AND t.source > s.source
+                        ORDER BY t.source LIMIT 1)
+                FROM sources AS s WHERE s.source IS NOT NULL
+            ), share AS (
+                SELECT least(:limit, greatest(4, 4 * :limit / greatest(count(source), 1))) AS n FROM sources
+            ), due AS (
+                SELECT p.* FROM sources AS s CROSS JOIN LATERAL (
+                    SELECT id, source, priority, created_at FROM task
+                    WHERE status = 'pending' AND run_at IS NULL AND source = s.source
+                    ORDER BY priority DESC, created_at LIMIT (SELECT n FROM share)) AS p
+                UNION ALL
+                (SELECT id, source, priority, run_at FROM task
+                 WHERE status = 'pending' AND run_at <= now() ORDER BY run_at LIMIT :limit)
+            ), ranked AS (
+                SELECT due.*, row_number() OVER (PARTITION BY source, priority ORDER BY created_at, id) AS turn
+                FROM due ORDER BY priority DESC, turn, created_at LIMIT :limit
+            )
+            SELECT t.id FROM task AS t JOIN ranked AS r ON r.id = t.id
+            WHERE t.status = 'pending'
+            ORDER BY r.priority DESC, r.turn, r.created_at
+            FOR UPDATE OF t SKIP LOCKED
             """
         ),
         {"limit": limit},
@@ -159,22 +201,35 @@ def read_pending(connection: Connection, tasks: Sequence[UUID]) -> list[PendingT
 
 
 def start_tasks(connection: Connection, subtasks: Sequence[SubtaskRow]) -> None:
-    """Store the subtasks of locked pending tasks, all ready, and set the tasks running. One statement."""
+    """Store the subtasks of locked pending tasks and set the tasks running. One statement.
+
+    A subtask that needs others is blocked until they are done, the rest is ready.
+    """
     if not subtasks:
         return
     connection.execute(
         text(
             """
-            WITH planned AS (
+            WITH given AS (
+                SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (
+                    task_id uuid, position smallint, name text, capability text, inputs jsonb, options jsonb,
+                    source text, priority smallint, candidates_wanted smallint, quorum smallint, judge text,
+                    deadline timestamptz, needs jsonb)
+            ), planned AS (
                 INSERT INTO subtask (task_id, position, name, capability, inputs, options, source, priority,
                                      candidates_wanted, quorum, judge, deadline, status)
                 SELECT task_id, position, name, capability, inputs, options, source, priority,
-                       candidates_wanted, quorum, judge, deadline, 'ready'
-                FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (
-                    task_id uuid, position smallint, name text, capability text, inputs jsonb, options jsonb,
-                    source text, priority smallint, candidates_wanted smallint, quorum smallint, judge text,
-                    deadline timestamptz)
-                RETURNING task_id
+                       candidates_wanted, quorum, judge, deadline,
+                       CASE WHEN needs = '[]' THEN 'ready' ELSE 'blocked' END
+                FROM given
+                RETURNING id, task_id, name
+            ), edges AS (
+                INSERT INTO subtask_need (subtask_id, needs_id)
+                SELECT p.id, needed.id
+                FROM given AS g
+                JOIN planned AS p ON p.task_id = g.task_id AND p.name = g.name
+                CROSS JOIN LATERAL jsonb_array_elements_text(g.needs) AS e (name)
+                JOIN planned AS needed ON needed.task_id = g.task_id AND needed.name = e.name
             )
             UPDATE task SET status = 'running'
             WHERE id IN (SELECT task_id FROM planned) AND status = 'pending'
@@ -182,7 +237,10 @@ def start_tasks(connection: Connection, subtasks: Sequence[SubtaskRow]) -> None:
         ),
         {
             "rows": json.dumps(
-                [{**vars(row), "task_id": str(row.task_id), "deadline": _iso(row.deadline)} for row in subtasks],
+                [
+                    {**vars(row), "task_id": str(row.task_id), "deadline": _iso(row.deadline), "needs": list(row.needs)}
+                    for row in subtasks
+                ],
                 allow_nan=False,
             )
         },
@@ -214,8 +272,9 @@ def reject_tasks(connection: Connection, reasons: dict[UUID, dict[str, str]]) ->
 def finish_tasks(connection: Connection, task_ids: Sequence[UUID] | None = None) -> int:
     """Finish running tasks whose subtasks are all terminal; of the given ones, or whichever there are.
 
-    A task is done where every subtask is; its answer joins the winners' outputs in plan order. Otherwise it failed,
-    and its error keeps every subtask's. One statement, so two callers that race finish a task once.
+    A task is done where every subtask is; its answer joins the winners' outputs in plan order. Otherwise it failed, or
+    expired where the deadline is all that went wrong; its error keeps every subtask's. One statement, so two callers
+    that race finish a task once.
     """
     finished = connection.execute(
         text(
@@ -228,6 +287,7 @@ def finish_tasks(connection: Connection, task_ids: Sequence[UUID] | None = None)
             ), outcome AS (
                 SELECT s.task_id,
                        bool_and(s.status = 'done') AS done,
+                       bool_or(s.status = 'failed') AS failed,
                        string_agg(c.output, E'\\n\\n' ORDER BY s.position) AS answer,
                        jsonb_object_agg(s.name, jsonb_build_object(
                            'capability', s.capability, 'model', c.model, 'candidate_id', c.id))
@@ -242,12 +302,12 @@ def finish_tasks(connection: Connection, task_ids: Sequence[UUID] | None = None)
                 GROUP BY s.task_id
             )
             UPDATE task SET
-                status = CASE WHEN o.done THEN 'done' ELSE 'failed' END,
+                status = CASE WHEN o.done THEN 'done' WHEN o.failed THEN 'failed' ELSE 'expired' END,
                 answer = CASE WHEN o.done THEN o.answer END,
                 winners = coalesce(o.winners, '{{}}'), artifacts = '[]', confidence = o.confidence,
                 fallback = coalesce(o.fallback, false),
                 error = CASE WHEN NOT o.done THEN jsonb_build_object(
-                    'code', 'subtasks_failed',
+                    'code', CASE WHEN o.failed THEN 'subtasks_failed' ELSE 'deadline_passed' END,
                     'message', o.failures || ' subtask(s) did not succeed: ' || coalesce((
                         SELECT string_agg(e.key || ': ' || (e.value ->> 'message'), '; ')
                         FROM jsonb_each(o.errors) AS e), 'no reason kept'),
@@ -262,6 +322,98 @@ def finish_tasks(connection: Connection, task_ids: Sequence[UUID] | None = None)
     if finished:
         announce(connection, "result")
     return finished
+
+
+def expire_pending(connection: Connection, limit: int = 1000) -> int:
+    """Pending tasks whose deadline has passed are expired."""
+    expired = connection.execute(
+        text(
+            """
+            UPDATE task SET status = 'expired', finished_at = now(), finished_xid = pg_current_xact_id(),
+                error = '{"code": "deadline_passed", "message": "The deadline passed before anybody looked at it."}'
+            WHERE id IN (SELECT id FROM task WHERE status = 'pending' AND deadline <= now()
+                         ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED)
+            """
+        ),
+        {"limit": limit},
+    ).rowcount
+    if expired:
+        announce(connection, "result")
+    return expired
+
+
+def cancel_tasks(connection: Connection, tasks: Sequence[UUID]) -> list[UUID]:
+    """Cancel tasks that are not final, with everything under them; returns those that this call ended.
+
+    Tokens go with the rows, so whoever works on one finds it gone at the next charge, renewal or store and discards
+    what it has; nothing is interrupted, since a batch is shared. Against a result the first commit wins.
+    """
+    values = {"ids": sorted(tasks)}
+    # In the order in which verdicts lock: subtasks, then their candidates. The tasks are ours already.
+    connection.execute(text("SELECT FROM task WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR UPDATE"), values)
+    connection.execute(
+        text(
+            """
+            SELECT FROM subtask WHERE task_id = ANY(CAST(:ids AS uuid[])) AND finished_at IS NULL
+            ORDER BY id FOR UPDATE
+            """
+        ),
+        values,
+    )
+    cancelled = connection.execute(
+        text(
+            """
+            WITH mine AS (
+                UPDATE task SET status = 'cancelled', cancel_requested_at = now(), finished_at = now(),
+                       finished_xid = pg_current_xact_id(), token = NULL, lease_until = NULL,
+                       error = '{"code": "cancelled", "message": "Somebody cancelled it."}'
+                WHERE id = ANY(CAST(:ids AS uuid[])) AND finished_at IS NULL
+                RETURNING id
+            ), subtasks AS (
+                UPDATE subtask SET status = 'cancelled', finished_at = now(), token = NULL, lease_until = NULL,
+                       error = '{"code": "cancelled", "message": "its task was cancelled"}'
+                WHERE task_id IN (SELECT id FROM mine) AND finished_at IS NULL
+            ), candidates AS (
+                UPDATE candidate SET status = 'cancelled', finished_at = now(), token = NULL, lease_until = NULL,
+                       error = '{"kind": "model", "code": "cancelled", "message": "Its task was cancelled."}'
+                WHERE finished_at IS NULL AND subtask_id IN (
+                    SELECT s.id FROM subtask AS s WHERE s.task_id IN (SELECT id FROM mine))
+            )
+            SELECT id FROM mine
+            """
+        ),
+        values,
+    )
+    ids = list(cancelled.scalars())
+    if ids:
+        announce(connection, "result")
+    return ids
+
+
+def retry_task(connection: Connection, task: UUID) -> UUID:
+    """Store a finished task again, as a new one with `retry_of`; its deadline and key stay behind.
+
+    Raises `NotFound`, and `InvalidRequest` where the task is still open.
+    """
+    row = connection.execute(
+        text(
+            """
+            WITH old AS (SELECT * FROM task WHERE id = :task), new AS (
+                INSERT INTO task (request, capability, source, priority, options, attachments, retry_of)
+                SELECT request, capability, source, priority, options, attachments, id FROM old
+                WHERE finished_at IS NOT NULL RETURNING id
+            )
+            SELECT old.status, (SELECT id FROM new) AS id FROM old
+            """
+        ),
+        {"task": task},
+    ).one_or_none()
+    if row is None:
+        raise NotFound(f"No task {task}; `bakeoff results` lists the latest ones.")
+    if row.id is None:
+        raise InvalidRequest(f"Task {task} is {row.status}; only a finished one can be tried again.")
+    new: UUID = row.id
+    return new
 
 
 def announce(connection: Connection, what: str) -> None:

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import Connection, text
 
 from db.lease import Claim
-from db.tasks import finish_tasks
+from db.tasks import announce, finish_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -64,22 +64,27 @@ class VerdictRow:
     fallback: bool = False
 
 
-def claim_judging(connection: Connection, ids: Sequence[UUID], seconds: float) -> Claim:
-    """Claim those of `ids` that can be judged now: all candidates terminal, one of them done. One statement."""
+def claim_judging(connection: Connection, ids: Sequence[UUID], message: UUID, seconds: float) -> Claim:
+    """Claim those of `ids` that can be judged now: all candidates terminal, one of them done. One statement.
+
+    Subtasks of a suspended judge are left alone, but for the one whose own message this is: the probe.
+    """
     token = uuid4()
     rows = connection.execute(
         text(
             f"""
-            UPDATE subtask SET status = 'judging', token = :token,
+            UPDATE subtask SET status = 'judging', token = :token, message_id = :message,
                    lease_until = now() + make_interval(secs => :seconds)
             WHERE id IN (
                 SELECT s.id FROM subtask AS s
                 WHERE s.id = ANY(CAST(:ids AS uuid[])) AND s.status = 'running' AND {COMPLETE} AND {ANY_DONE}
-                ORDER BY s.id FOR UPDATE SKIP LOCKED)
+                  AND (s.message_id = :message OR NOT EXISTS (
+                      SELECT FROM judge AS j WHERE j.name = s.judge AND j.status = 'suspended'))
+                ORDER BY s.id FOR UPDATE OF s SKIP LOCKED)
             RETURNING id
             """  # noqa: S608 - no value is interpolated
         ),
-        {"ids": list(ids), "token": token, "seconds": seconds},
+        {"ids": list(ids), "token": token, "message": message, "seconds": seconds},
     )
     return Claim(token=token, ids=[row.id for row in rows], held=0)
 
@@ -150,7 +155,9 @@ def store_verdicts(connection: Connection, token: UUID, verdicts: Sequence[Verdi
         {"rows": json.dumps([_verdict_json(verdict) for verdict in verdicts]), "token": token},
     ).all()
     if rows:
-        finish_tasks(connection, list({row.task_id for row in rows}))
+        tasks = list({row.task_id for row in rows})
+        if finish_tasks(connection, tasks) < len(tasks):
+            announce(connection, "subtask")  # others may have waited for these
     return [row.id for row in rows]
 
 
@@ -165,23 +172,29 @@ def _verdict_json(verdict: VerdictRow) -> dict[str, Any]:
     }
 
 
-def judge_failed(connection: Connection, token: UUID, ids: Sequence[UUID], message: str, delay: float) -> int:
-    """A judge failed on these claimed subtasks: they wait `delay` seconds, then are sent to it again."""
+def judge_failed(
+    connection: Connection, token: UUID, ids: Sequence[UUID], message: str, delay: float, *, charged: bool = True
+) -> int:
+    """A judge failed on these claimed subtasks: they wait `delay` seconds, then are sent to it again.
+
+    Not `charged` where the judge could not be had, or fails on everything: that is not these subtasks' fault.
+    """
     return connection.execute(
         text(
             """
             UPDATE subtask SET status = 'running', token = NULL, lease_until = NULL, message_id = NULL, sent_at = NULL,
                    not_before = now() + make_interval(secs => :delay),
+                   attempt = greatest(attempt - CASE WHEN :charged THEN 0 ELSE 1 END, 0),
                    error = jsonb_build_object('code', 'judge_failed', 'message', CAST(:message AS text))
             WHERE id = ANY(CAST(:ids AS uuid[])) AND token = :token
             """
         ),
-        {"ids": list(ids), "token": token, "delay": delay, "message": message},
+        {"ids": list(ids), "token": token, "delay": delay, "message": message, "charged": charged},
     ).rowcount
 
 
-def fail_exhausted(connection: Connection, ids: Sequence[UUID] | None = None) -> int:
-    """Fail running subtasks whose candidates are all terminal and none done; of the given ones, or whichever there are.
+def fail_exhausted(connection: Connection, ids: Sequence[UUID]) -> int:
+    """Fail those of these running subtasks whose candidates are all terminal and none done.
 
     The error keeps every candidate's reason. Their tasks are finished in the same transaction.
     """
@@ -196,72 +209,115 @@ def fail_exhausted(connection: Connection, ids: Sequence[UUID] | None = None) ->
                 'candidates', (SELECT jsonb_object_agg(c.model, c.error) FROM candidate AS c WHERE c.subtask_id = s.id))
             WHERE s.id IN (
                 SELECT s.id FROM subtask AS s
-                WHERE s.status = 'running' {"AND s.id = ANY(CAST(:ids AS uuid[]))" if ids is not None else ""}
+                WHERE s.id = ANY(CAST(:ids AS uuid[])) AND s.status = 'running'
                   AND EXISTS (SELECT FROM candidate AS c WHERE c.subtask_id = s.id)
                   AND {COMPLETE} AND NOT {ANY_DONE}
                 ORDER BY s.id FOR UPDATE SKIP LOCKED)
             RETURNING s.task_id
             """  # noqa: S608 - no value is interpolated
         ),
-        {"ids": list(ids)} if ids is not None else {},
+        {"ids": list(ids)},
     ).all()
     if rows:
         finish_tasks(connection, list({row.task_id for row in rows}))
     return len(rows)
 
 
-def expire_judging(connection: Connection) -> int:
-    """Subtasks whose judge's lease ran out go back to running and are due at once."""
-    return connection.execute(
+def expire_judging(connection: Connection) -> dict[str, int]:
+    """Subtasks whose judge's lease ran out go back to running and are due at once.
+
+    Returns per judge how many processes were lost while they judged (0: before they did).
+    """
+    rows = connection.execute(
         text(
             """
-            UPDATE subtask SET status = 'running', token = NULL, lease_until = NULL, message_id = NULL, sent_at = NULL,
-                   not_before = now()
-            WHERE id IN (SELECT id FROM subtask WHERE status = 'judging' AND lease_until < now()
-                         ORDER BY id FOR UPDATE SKIP LOCKED)
+            WITH late AS (
+                SELECT id, judge, token, attempt FROM subtask WHERE status = 'judging' AND lease_until < now()
+                ORDER BY id FOR UPDATE SKIP LOCKED
+            ), ended AS (
+                UPDATE subtask SET status = 'running', token = NULL, lease_until = NULL, message_id = NULL,
+                       sent_at = NULL, not_before = now()
+                WHERE id IN (SELECT id FROM late)
+            )
+            SELECT judge, count(DISTINCT token) FILTER (WHERE attempt > 0) AS lost FROM late GROUP BY judge
             """
         )
-    ).rowcount
+    )
+    return {row.judge: row.lost for row in rows}
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeMessage:
+    """Subtasks that one judge message of its own carries."""
+
+    id: UUID
+    subtask_ids: list[UUID]
 
 
 def send_judging(
-    connection: Connection, *, grace: float, lost_after: float, queue_empty: bool, limit: int
-) -> list[UUID]:
-    """Give complete, unjudged subtasks a judge message of their own; returns their ids.
+    connection: Connection,
+    *,
+    grace: float,
+    lost_after: float,
+    queue_empty: bool,
+    limit: int,
+    resend_after: float = 60.0,
+    probes: Sequence[str] = (),
+) -> JudgeMessage | None:
+    """Give complete, unjudged subtasks a judge message of their own. None where there are none.
 
     What a chord's callback should judge is left to it for `grace` seconds; what completed outside of a chord is due at
-    once. Such a message is sent again where the judge's queue is empty and nobody claimed it for `lost_after` seconds.
+    once. A message is sent again where the judges' queue is empty and nobody claimed it for `lost_after` seconds, and
+    after `resend_after` in any case, twice as long each time: a second one claims nothing. Subtasks of a suspended
+    judge wait, but for one of each judge in `probes`.
     """
+    message = uuid4()
     rows = connection.execute(
         text(
             f"""
             WITH due AS (
-                SELECT s.id FROM subtask AS s
+                SELECT s.id, s.judge, s.priority, s.created_at FROM subtask AS s
                 WHERE s.status = 'running' AND {COMPLETE} AND {ANY_DONE}
-                  AND ((s.sent_at IS NULL AND coalesce(s.not_before, (
-                            SELECT max(c.finished_at) FROM candidate AS c WHERE c.subtask_id = s.id)
-                            + make_interval(secs => :grace)) <= now())
-                       OR (:queue_empty AND s.sent_at < now() - make_interval(secs => :lost_after)))
+                  AND CASE WHEN s.sent_at IS NULL THEN coalesce(s.not_before, (
+                              SELECT CASE WHEN bool_and(c.in_chord) THEN
+                                              max(c.finished_at) + make_interval(secs => :grace) ELSE now() END
+                              FROM candidate AS c WHERE c.subtask_id = s.id)) <= now()
+                           ELSE (:queue_empty AND s.sent_at < now() - make_interval(secs => :lost_after))
+                                OR s.sent_at < now() - make_interval(secs => :resend_after * 2 ^ least(s.sends, 6)) END
+                  AND (s.judge = ANY(CAST(:probes AS text[])) OR NOT EXISTS (
+                      SELECT FROM judge AS j WHERE j.name = s.judge AND j.status = 'suspended'))
                 ORDER BY s.priority DESC, s.created_at
-                LIMIT :limit FOR UPDATE SKIP LOCKED
+                LIMIT :limit FOR UPDATE OF s SKIP LOCKED
+            ), numbered AS (
+                SELECT id, judge, row_number() OVER (PARTITION BY judge ORDER BY priority DESC, created_at) AS n
+                FROM due
             )
-            UPDATE subtask SET sent_at = now(), message_id = gen_random_uuid()
-            WHERE id IN (SELECT id FROM due) RETURNING id
+            UPDATE subtask SET sent_at = now(), message_id = :message, sends = least(sends + 1, 30000)
+            WHERE id IN (SELECT id FROM numbered WHERE n = 1 OR judge <> ALL(CAST(:probes AS text[]))) RETURNING id
             """  # noqa: S608 - no value is interpolated
         ),
-        {"grace": grace, "lost_after": lost_after, "queue_empty": queue_empty, "limit": limit},
+        {
+            "grace": grace,
+            "lost_after": lost_after,
+            "queue_empty": queue_empty,
+            "limit": limit,
+            "resend_after": resend_after,
+            "probes": list(probes),
+            "message": message,
+        },
     )
-    return [row.id for row in rows]
+    ids = [row.id for row in rows]
+    return JudgeMessage(id=message, subtask_ids=ids) if ids else None
 
 
-def unsend_judging(connection: Connection, ids: Sequence[UUID]) -> None:
-    """Judge messages that could not be published are due again."""
+def unsend_judging(connection: Connection, message: UUID) -> None:
+    """A judge message that could not be published is due again."""
     connection.execute(
         text(
             """
             UPDATE subtask SET sent_at = NULL, message_id = NULL, not_before = now()
-            WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'running'
+            WHERE message_id = :message AND status = 'running'
             """
         ),
-        {"ids": list(ids)},
+        {"message": message},
     )

@@ -13,7 +13,7 @@ from db.states import WorkerState
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from db.registry import ModelEntry
+    from db.registry import ModelEntry, Registry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +98,20 @@ def sync_models(connection: Connection, models: Iterable[ModelEntry]) -> None:
             """
         ),
         {"rows": json.dumps([_model_json(model) for model in models])},
+    )
+
+
+def sync_registry(connection: Connection, registry: Registry) -> None:
+    """Bring the tables `model` and `judge` to what the registry says."""
+    sync_models(connection, registry.models.values())
+    connection.execute(
+        text(
+            """
+            INSERT INTO judge (name) SELECT name FROM unnest(CAST(:names AS text[])) AS j (name) ORDER BY name
+            ON CONFLICT (name) DO NOTHING
+            """
+        ),
+        {"names": sorted(registry.judges)},
     )
 
 
