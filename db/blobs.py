@@ -42,6 +42,11 @@ class Artifact:
     media_type: str
 
 
+def digest_of(data: bytes) -> Digest:
+    """The name of these bytes: their sha256 in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
 class BlobStore:
     """Reads and writes blobs under one fsspec URL."""
 
@@ -56,7 +61,7 @@ class BlobStore:
 
     def put(self, data: bytes) -> Digest:
         """Store bytes, return their sha256 in hex. Raises `Unreachable` where the store does not take them."""
-        digest = hashlib.sha256(data).hexdigest()
+        digest = digest_of(data)
         path = self._path(digest)
         try:
             if self._fs.exists(path):

@@ -248,10 +248,11 @@ def expire_judging(connection: Connection) -> dict[str, int]:
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeMessage:
-    """Subtasks that one judge message of its own carries."""
+    """Subtasks that one judge message of its own carries, and the judges that they ask."""
 
     id: UUID
     subtask_ids: list[UUID]
+    judges: frozenset[str]
 
 
 def send_judging(
@@ -293,7 +294,8 @@ def send_judging(
                 FROM due
             )
             UPDATE subtask SET sent_at = now(), message_id = :message, sends = least(sends + 1, 30000)
-            WHERE id IN (SELECT id FROM numbered WHERE n = 1 OR judge <> ALL(CAST(:probes AS text[]))) RETURNING id
+            WHERE id IN (SELECT id FROM numbered WHERE n = 1 OR judge <> ALL(CAST(:probes AS text[])))
+            RETURNING id, judge
             """  # noqa: S608 - no value is interpolated
         ),
         {
@@ -305,9 +307,10 @@ def send_judging(
             "probes": list(probes),
             "message": message,
         },
-    )
-    ids = [row.id for row in rows]
-    return JudgeMessage(id=message, subtask_ids=ids) if ids else None
+    ).all()
+    if not rows:
+        return None
+    return JudgeMessage(id=message, subtask_ids=[row.id for row in rows], judges=frozenset(row.judge for row in rows))
 
 
 def unsend_judging(connection: Connection, message: UUID) -> None:

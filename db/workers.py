@@ -127,13 +127,27 @@ def _model_json(model: ModelEntry) -> dict[str, Any]:
     }
 
 
-def lock_models(connection: Connection, names: Sequence[str]) -> dict[str, str]:
-    """Lock the rows of these models in name order, so that two schedulers fill no window twice; name → status."""
+@dataclass(frozen=True, kw_only=True)
+class ModelRow:
+    """What decides whether a model is chosen and sent. `probe_due`: suspended, and may be asked once now."""
+
+    name: str
+    status: str
+    probe_due: bool
+
+
+def model_states(connection: Connection, names: Sequence[str], *, lock: bool = False) -> dict[str, ModelRow]:
+    """The states of these models. `lock`: their rows, in name order, so that two schedulers fill no window twice."""
     rows = connection.execute(
-        text("SELECT name, status FROM model WHERE name = ANY(CAST(:names AS text[])) ORDER BY name FOR NO KEY UPDATE"),
+        text(
+            f"""
+            SELECT name, status, status = 'suspended' AND coalesce(probe_after <= now(), true) AS probe_due FROM model
+            WHERE name = ANY(CAST(:names AS text[])) ORDER BY name {"FOR NO KEY UPDATE" if lock else ""}
+            """  # noqa: S608 - one of two constants
+        ),
         {"names": list(names)},
     )
-    return {row.name: row.status for row in rows}
+    return {row.name: ModelRow(**row._mapping) for row in rows}  # noqa: SLF001 - the documented name
 
 
 def note_speed(connection: Connection, model: str, seconds_per_item: float) -> None:

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import Connection, Engine
 
+from db.breaker import Guarded, start_probe
 from db.candidates import Choice, Message, choose_and_send, in_flight, send_waiting, unsend, waiting_models
 from db.engine import transaction
 from db.errors import Unreachable
 from db.logs import get_logger
-from db.registry import ModelEntry
+from db.registry import ModelEntry, Registry
 from db.settings import Settings
 from db.states import ModelState
 from db.subtasks import ReadySubtask, lock_ready, ready_capabilities
-from db.workers import live_queues, live_workers, lock_models
+from db.workers import live_queues, live_workers, model_states
 from scheduler.limits import largest_message
 from scheduler.publishing import Publisher
 from scheduler.selectors import SELECTORS
+from worker.role import JUDGE_QUEUE
 
 log = get_logger(__name__)
 
@@ -39,18 +42,28 @@ class Wave:
 
 @dataclass(kw_only=True)
 class Room:
-    """Messages that each model's queue still takes, and which models may be chosen at all."""
+    """Messages that each model's queue and the judges' still take, and which models may be chosen at all."""
 
-    models: dict[str, ModelEntry]  # live, active
+    models: dict[str, ModelEntry]  # live and active: chosen and sent
+    draining: dict[str, ModelEntry] = field(default_factory=dict)  # what is bound to them is sent, nothing is chosen
+    probes: dict[str, ModelEntry] = field(default_factory=dict)  # suspended: one candidate may find out
     left: dict[str, int] = field(default_factory=dict)
+    judge_left: int = 1
 
-    def take(self, models: Sequence[ModelEntry]) -> bool:
-        """Take one message's room from every model, or from none."""
-        if any(self.left.get(model.name, 0) < 1 for model in models):
+    def take(self, models: Sequence[ModelEntry], *, judge: bool = False) -> bool:
+        """Take one message's room from every model (and the judges' queue), or from none."""
+        if (judge and self.judge_left < 1) or any(self.left.get(model.name, 0) < 1 for model in models):
             return False
+        self.judge_left -= judge
         for model in models:
             self.left[model.name] -= 1
         return True
+
+
+def able_models(registry: Registry, capability: str, options: Mapping[str, Any]) -> list[ModelEntry]:
+    """Models that serve a capability; those that the caller named, where it named some."""
+    only = options.get("models")
+    return [m for m in registry.models.values() if m.capability == capability and (not only or m.name in only)]
 
 
 class Dispatcher:
@@ -74,6 +87,7 @@ class Dispatcher:
             room = self._room(connection, names, lengths)
             waves = list(self._waves(connection, room))
             messages = choose_and_send(connection, list(self._choices(waves))) if waves else []
+            self._note_probes(connection, {model.name for wave in waves for model in wave.models} - set(room.models))
         self._publish(waves, messages)
         return sum(len(wave.subtasks) for wave in waves)
 
@@ -86,12 +100,7 @@ class Dispatcher:
         lengths = self._queue_lengths(names)
         with transaction(self._engine) as connection:
             room = self._room(connection, names, lengths)
-            waiting = [
-                message
-                for model in room.models.values()
-                if room.take([model])
-                and (message := send_waiting(connection, model.name, self._largest([model]))) is not None
-            ]
+            waiting = list(self._waiting(connection, room))
         for number, message in enumerate(waiting):
             try:
                 self._publisher.send_again(message, self._settings.registry.models[message.model])
@@ -100,24 +109,41 @@ class Dispatcher:
                 raise
         return sum(len(message.candidate_ids) for message in waiting)
 
+    def _waiting(self, connection: Connection, room: Room) -> Iterator[Message]:
+        """A message per model with room; a suspended model's probe carries one candidate."""
+        for model in (*room.models.values(), *room.draining.values(), *room.probes.values()):
+            limit = 1 if model.name in room.probes else self._largest([model])
+            if room.take([model]) and (message := send_waiting(connection, model.name, limit)) is not None:
+                self._note_probes(connection, {model.name} & set(room.probes))
+                yield message
+
+    def _note_probes(self, connection: Connection, models: set[str]) -> None:
+        for model in sorted(models):
+            start_probe(connection, Guarded.MODEL, model, self._settings.breaker)
+            log.info(f"{model} is suspended and probed", action="model_probed", model=model)
+
     def _queue_lengths(self, names: Sequence[str]) -> dict[str, int]:
+        """Messages waiting per model, and under the judges' queue's own name for them."""
         queues = self._settings.registry.queues
-        lengths = self._publisher.queue_lengths([queues[name] for name in names])
-        return {name: lengths[queues[name]] for name in names}
+        lengths = self._publisher.queue_lengths([*(queues[name] for name in names), JUDGE_QUEUE])
+        return {**{name: lengths[queues[name]] for name in names}, JUDGE_QUEUE: lengths[JUDGE_QUEUE]}
 
     def _room(self, connection: Connection, names: Sequence[str], lengths: dict[str, int]) -> Room:
         """Lock the models' rows, then see which are live and how much room their windows have."""
-        states = lock_models(connection, names)
+        states = model_states(connection, names, lock=True)
         live = live_queues(live_workers(connection, self._settings.worker_timeout))
         registry = self._settings.registry.models
-        models = {
-            name: registry[name]
-            for name, status in states.items()
-            if status == ModelState.ACTIVE and registry[name].queue in live
-        }
+        served = {name: registry[name] for name in states if registry[name].queue in live}
         busy = in_flight(connection)
-        left = {name: model.window - max(busy.get(name, 0), lengths[name]) for name, model in models.items()}
-        return Room(models=models, left=left)
+        left = {name: model.window - max(busy.get(name, 0), lengths[name]) for name, model in served.items()}
+        probes = {name: model for name, model in served.items() if states[name].probe_due and not busy.get(name)}
+        return Room(
+            models={name: model for name, model in served.items() if states[name].status == ModelState.ACTIVE},
+            draining={name: model for name, model in served.items() if states[name].status == ModelState.DRAINING},
+            probes=probes,
+            left=left,
+            judge_left=self._settings.judge_window - lengths[JUDGE_QUEUE],
+        )
 
     def _waves(self, connection: Connection, room: Room) -> Iterator[Wave]:
         """Waves for what is ready and has room. A group that is stuck holds back no other."""
@@ -130,15 +156,15 @@ class Dispatcher:
                 if models:
                     groups[tuple(model.name for model in models), subtask.judge].append(subtask)
             for (names, _), subtasks in groups.items():
-                yield from self._waves_of([room.models[name] for name in names], subtasks, room)
-            if len(ready) < LOOK:
+                yield from self._waves_of([self._settings.registry.models[name] for name in names], subtasks, room)
+            if not ready:
                 return
             stuck.extend({subtask.group for subtask in ready})
 
     def _waves_of(self, models: list[ModelEntry], subtasks: list[ReadySubtask], room: Room) -> Iterator[Wave]:
         size = min(self._settings.wave_size, self._largest(models))
         for start in range(0, len(subtasks), size):
-            if not room.take(models):
+            if not room.take(models, judge=True):
                 return
             yield Wave(models=tuple(models), subtasks=tuple(subtasks[start : start + size]))
 
@@ -146,12 +172,17 @@ class Dispatcher:
         return min(min(model.max_batch, largest_message(self._settings, model)) for model in models)
 
     def _select(self, subtask: ReadySubtask, room: Room) -> list[ModelEntry]:
-        """The first k live models of the subtask's capability; none while the scheduler still waits for some."""
-        able = [model for model in self._settings.registry.models.values() if model.capability == subtask.capability]
-        if only := subtask.options.get("models"):
-            able = [model for model in able if model.name in only]
+        """The first k live models of the subtask's capability; none while the scheduler still waits for some.
+
+        Where a suspended model is due for a probe, the next subtask that it can serve takes it along as its last.
+        """
+        able = able_models(self._settings.registry, subtask.capability, subtask.options)
         live = SELECTORS[SELECTOR]([model for model in able if model.name in room.models])
         wanted = min(subtask.candidates_wanted, self._settings.max_candidates)
+        probe = next((model for model in able if model.name in room.probes), None)
+        if probe is not None:
+            del room.probes[probe.name]
+            return [*live[: wanted - 1], probe]
         settling = time.monotonic() - self._started < self._settings.settle_seconds
         if settling and len(live) < min(wanted, len(able)):
             return []

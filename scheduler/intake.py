@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy.exc import OperationalError
 
-from db.errors import InvalidRequest, RefusedNow
+from db.errors import BacklogFull, InvalidRequest, RefusedNow
 from db.settings import load_settings
 from scheduler.submit import NewTask, Upload, submit
 from worker.app import app
@@ -23,10 +23,11 @@ from worker.app import app
     name="bakeoff.submit",
     bind=True,
     autoretry_for=(RefusedNow, OperationalError),  # safe: the task id is the idempotency key
+    dont_autoretry_for=(BacklogFull,),  # to be kept here would be another backlog; the caller hears when to come back
     retry_backoff=2,
     retry_backoff_max=60,
     max_retries=None,
-    throws=(InvalidRequest,),
+    throws=(InvalidRequest, BacklogFull),
 )
 def submit_task(
     self: Any,
@@ -44,7 +45,8 @@ def submit_task(
     """Store a task; returns `{"task_id": ...}`.
 
     `attachments` holds `{"name", "data"}` with the file's bytes in base64, or `{"sha256"}` of a stored file. Times are
-    ISO 8601. Raises `InvalidRequest`, which the caller sees as a failed Celery task with its sentence.
+    ISO 8601. Raises `InvalidRequest`, and `BacklogFull` with the seconds to wait, which the caller sees as a failed
+    Celery task with its sentence.
     """
     task = submit(
         load_settings(),

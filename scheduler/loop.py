@@ -18,7 +18,7 @@ from db.errors import BakeoffError
 from db.logs import get_logger
 from db.settings import Settings
 from db.states import WorkerState
-from db.workers import beat, remove_worker, set_worker_state, sync_models
+from db.workers import beat, remove_worker, set_worker_state, sync_registry
 from scheduler.dispatch import Dispatcher
 from scheduler.planning import plan_pending
 from scheduler.publishing import Publisher
@@ -78,11 +78,11 @@ class Scheduler:
         """One look at everything. Returns whether there may be more to do at once."""
         with transaction(self._engine) as connection:
             planned = plan_pending(connection, self._settings, PLANNED_AT_ONCE)
-        sent = self._dispatcher.dispatch()
         if time.monotonic() - self._reconciled >= self._settings.poll_seconds:
             self._reconciler.reconcile()
             self._reconciled = time.monotonic()
-        sent += self._dispatcher.send_waiting()
+        sent = self._dispatcher.send_waiting()  # before new ones, or a long backlog starves what was begun
+        sent += self._dispatcher.dispatch()
         self._say_alive()
         return planned == PLANNED_AT_ONCE or sent > 0
 
@@ -104,7 +104,7 @@ class Scheduler:
         while not self._stop.is_set():
             try:
                 with transaction(self._engine) as connection:
-                    sync_models(connection, self._settings.registry.models.values())
+                    sync_registry(connection, self._settings.registry)
             except (BakeoffError, SQLAlchemyError) as error:
                 log.warning(f"Waiting for the database: {error}", action="database_awaited")
                 self._stop.wait(2)

@@ -20,6 +20,7 @@ from db.candidates import Message
 from db.errors import Unreachable
 from db.registry import ModelEntry
 from db.settings import Settings
+from db.verdicts import JudgeMessage
 from scheduler.limits import SOFT_BEFORE_HARD, hard_limit
 from scheduler.queues import broker_client, queue_lengths
 from worker.role import JUDGE_QUEUE
@@ -61,10 +62,10 @@ class Publisher:
         except FAILURES as error:
             raise self._unreachable(error) from None
 
-    def send_judging(self, subtasks: Sequence[UUID]) -> None:
+    def send_judging(self, message: JudgeMessage) -> None:
         """A judge message without a chord. Raises `Unreachable`."""
         try:
-            self._judge(subtasks, ()).apply_async()
+            self._judge(message.subtask_ids, ()).apply_async(task_id=str(message.id))
         except FAILURES as error:
             raise self._unreachable(error) from None
 

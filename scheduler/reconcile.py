@@ -5,22 +5,29 @@ No leader: every scheduler runs every rule, rows are taken with `FOR UPDATE SKIP
 
 from __future__ import annotations
 
-from sqlalchemy import Engine
+import time
 
+from sqlalchemy import Connection, Engine
+
+from db.breaker import Guarded, due_probes, note_failure, start_probe
 from db.candidates import expire_leases, lost_messages, unsend
 from db.engine import transaction
 from db.errors import Unreachable
 from db.logs import get_logger
 from db.settings import Settings
-from db.tasks import finish_tasks
-from db.verdicts import expire_judging, fail_exhausted, send_judging, unsend_judging
+from db.subtasks import end_stray_candidates, expire_subtasks, skip_unreachable, unblock
+from db.tasks import expire_pending, finish_tasks
+from db.verdicts import JudgeMessage, expire_judging, send_judging, unsend_judging
 from db.workers import live_queues, live_workers
 from scheduler.publishing import Publisher
+from scheduler.replacing import back_fill, rebind
 from worker.role import JUDGE_QUEUE
 
 log = get_logger(__name__)
 
 JUDGED_TOGETHER = 64  # subtasks of one judge message
+JUDGE_MESSAGES = 8  # of one look: what a judge that was away has left is not handed out drop by drop
+SWEEP_SECONDS = 10.0  # between two looks for what only a race can leave behind; they see every open row
 
 
 class Reconciler:
@@ -30,19 +37,56 @@ class Reconciler:
         self._settings = settings
         self._engine = engine
         self._publisher = publisher
+        self._swept = float("-inf")
 
     def reconcile(self) -> None:
         """Run every rule once. Raises `Unreachable` where Postgres or Redis is away; what was done stays done."""
-        with transaction(self._engine) as connection:
-            self._note("candidate_leases_expired", expire_leases(connection))
-        with transaction(self._engine) as connection:
-            self._note("judge_leases_expired", expire_judging(connection))
-        with transaction(self._engine) as connection:
-            self._note("subtasks_exhausted", fail_exhausted(connection))
-        with transaction(self._engine) as connection:
-            self._note("tasks_finished", finish_tasks(connection))
+        for rule in (self._expire_leases, self._expire_judging, self._pass_deadlines, self._follow_the_plan,
+                     self._ask_other_models, self._sweep):  # fmt: skip
+            with transaction(self._engine) as connection:
+                rule(connection)
         self._find_lost_messages()
         self._judge_what_is_unjudged()
+
+    def _expire_leases(self, connection: Connection) -> None:
+        lost = expire_leases(connection)
+        self._note("candidate_leases_expired", len(lost))
+        self._note_lost(connection, Guarded.MODEL, lost)
+
+    def _expire_judging(self, connection: Connection) -> None:
+        lost = expire_judging(connection)
+        self._note("judge_leases_expired", len(lost))
+        self._note_lost(connection, Guarded.JUDGE, lost)
+
+    def _note_lost(self, connection: Connection, guarded: Guarded, lost: dict[str, int]) -> None:
+        for name, calls in sorted(lost.items()):
+            if calls and note_failure(
+                connection, guarded, name, "its worker was lost", self._settings.breaker, calls=calls
+            ):
+                log.error(f"{name} is suspended: its workers were lost", action=f"{guarded}_suspended", name=name)
+
+    def _pass_deadlines(self, connection: Connection) -> None:
+        self._note("tasks_expired", expire_pending(connection))
+        self._note("subtasks_expired", expire_subtasks(connection, self._settings.deadline_grace))
+
+    def _follow_the_plan(self, connection: Connection) -> None:
+        self._note("subtasks_skipped", skip_unreachable(connection))
+        self._note("subtasks_unblocked", unblock(connection))
+
+    def _ask_other_models(self, connection: Connection) -> None:
+        added, failed = back_fill(connection, self._settings)
+        self._note("candidates_back_filled", added)
+        self._note("subtasks_exhausted", failed)
+        replaced, given_up = rebind(connection, self._settings)
+        self._note("candidates_rebound", replaced)
+        self._note("candidates_given_up", given_up)
+
+    def _sweep(self, connection: Connection) -> None:
+        if time.monotonic() - self._swept < SWEEP_SECONDS:
+            return
+        self._note("stray_candidates_ended", end_stray_candidates(connection))
+        self._note("tasks_finished", finish_tasks(connection))
+        self._swept = time.monotonic()
 
     def _find_lost_messages(self) -> None:
         registry = self._settings.registry
@@ -53,27 +97,45 @@ class Reconciler:
         empty = [name for name in serving if lengths[registry.queues[name]] == 0]
         with transaction(self._engine) as connection:
             lost = lost_messages(connection, empty, self._settings.lost_after)
-            self._note("messages_lost", unsend(connection, lost) if lost else 0)
+            self._note("messages_lost", unsend(connection, lost, self._settings.retry_delay) if lost else 0)
 
     def _judge_what_is_unjudged(self) -> None:
         waiting = self._publisher.queue_lengths([JUDGE_QUEUE])[JUDGE_QUEUE]
-        with transaction(self._engine) as connection:
-            ids = send_judging(
-                connection,
-                grace=self._settings.judge_grace,
-                lost_after=self._settings.lost_after,
-                queue_empty=waiting == 0,
-                limit=JUDGED_TOGETHER,
-            )
-        if not ids:
-            return
+        for number in range(JUDGE_MESSAGES):
+            if waiting + number >= self._settings.judge_window:
+                return
+            with transaction(self._engine) as connection:
+                message = self._next_judge_message(connection, queue_empty=waiting == 0)
+            if message is None:
+                return
+            self._send_judging(message)
+            if len(message.subtask_ids) < JUDGED_TOGETHER:
+                return
+
+    def _next_judge_message(self, connection: Connection, *, queue_empty: bool) -> JudgeMessage | None:
+        probes = due_probes(connection, Guarded.JUDGE)
+        message = send_judging(
+            connection,
+            grace=self._settings.judge_grace,
+            lost_after=self._settings.lost_after,
+            queue_empty=queue_empty,
+            limit=JUDGED_TOGETHER,
+            resend_after=self._settings.lease_seconds,
+            probes=probes,
+        )
+        if message is not None:
+            for judge in sorted(message.judges & set(probes)):
+                start_probe(connection, Guarded.JUDGE, judge, self._settings.breaker)
+        return message
+
+    def _send_judging(self, message: JudgeMessage) -> None:
         try:
-            self._publisher.send_judging(ids)
+            self._publisher.send_judging(message)
         except Unreachable:
             with transaction(self._engine) as connection:
-                unsend_judging(connection, ids)
+                unsend_judging(connection, message.id)
             raise
-        self._note("judging_sent", len(ids))
+        self._note("judging_sent", len(message.subtask_ids))
 
     @staticmethod
     def _note(action: str, count: int) -> None:

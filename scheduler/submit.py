@@ -11,7 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import Engine
 
-from db.blobs import Artifact, artifacts_of, blob_store, record_artifacts
+from db.blobs import Artifact, artifacts_of, blob_store, digest_of, record_artifacts, touch_artifacts
 from db.engine import engine_of, transaction
 from db.errors import InvalidRequest, NoWorker
 from db.settings import Settings
@@ -60,7 +60,8 @@ def submit(settings: Settings, task: NewTask, *, needs_worker: bool = False) -> 
     """Store a task and return its id; a scheduler picks it up at once.
 
     Raises `InvalidRequest` for a task that can never run, `Unreachable` where Postgres or the blob store is away,
-    `db.tasks.IdempotencyConflict`, and with `needs_worker` `NoWorker` where no live worker serves it right now.
+    `BacklogFull` where the source has too many open tasks, `db.tasks.IdempotencyConflict`, and with `needs_worker`
+    `NoWorker` where no live worker serves it right now.
     """
     engine = engine_of(settings.dsn, "submit")
     _check_fields(task)
@@ -69,7 +70,9 @@ def submit(settings: Settings, task: NewTask, *, needs_worker: bool = False) -> 
         raise InvalidRequest("attachments must be a list.")
     uploads = [_read(item, settings) for item in task.attachments if not isinstance(item, Mapping)]
     references = parse_attachments([item for item in task.attachments if isinstance(item, Mapping)])
+    digests = [digest_of(upload.data) for upload in uploads]
     with transaction(engine) as connection:
+        touch_artifacts(connection, [*digests, *(reference.sha256 for reference in references)])
         known = artifacts_of(connection, [reference.sha256 for reference in references])
     for reference in references:
         if reference.sha256 not in known:
@@ -89,7 +92,8 @@ def submit(settings: Settings, task: NewTask, *, needs_worker: bool = False) -> 
     if needs_worker:
         _require_worker(engine, settings, task.capability, options.models)
     blobs = blob_store(settings.blobs)
-    digests = [blobs.put(upload.data) for upload in uploads]
+    for upload in uploads:
+        blobs.put(upload.data)
     stored = [
         Artifact(sha256=digest, size=len(upload.data), media_type=media_type)
         for digest, upload, media_type in zip(digests, uploads, types, strict=True)
@@ -110,7 +114,7 @@ def submit(settings: Settings, task: NewTask, *, needs_worker: bool = False) -> 
     )
     with transaction(engine) as connection:
         record_artifacts(connection, stored)
-        task_id, _ = insert_task(connection, row)
+        task_id, _ = insert_task(connection, row, settings.max_backlog)
     return task_id
 
 
@@ -145,10 +149,18 @@ def _check_fields(task: NewTask) -> None:
         raise InvalidRequest(f"priority = {task.priority} must be from -100 to 100; higher runs first.")
     if task.idempotency_key is not None and not 1 <= len(task.idempotency_key) <= 200:
         raise InvalidRequest("idempotency_key must have 1 to 200 characters.")
-    if task.run_at and task.deadline and task.deadline <= task.run_at:
-        raise InvalidRequest(f"deadline = {task.deadline} must be after run_at = {task.run_at}.")
+    _check_times(task)
     for name in ("request", "source", "capability", "idempotency_key", "options"):
         check_storable(name, getattr(task, name))
+
+
+def _check_times(task: NewTask) -> None:
+    for name in ("run_at", "deadline"):
+        moment = getattr(task, name)
+        if moment is not None and moment.tzinfo is None:
+            raise InvalidRequest(f"{name} = {moment} has no time zone.")
+    if task.run_at and task.deadline and task.deadline <= task.run_at:
+        raise InvalidRequest(f"deadline = {task.deadline} must be after run_at = {task.run_at}.")
 
 
 def _read(item: Path | Upload | Mapping[str, Any], settings: Settings) -> Upload:

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy import Connection
 
+from db.breaker import Guarded, note_failure, note_success
 from db.engine import transaction, wait_for_postgres
-from db.lease import Claim, Leased, charge
+from db.errors import RefusedNow
+from db.lease import Claim, Leased, charge, give_back
 from db.logs import get_logger
 from db.verdicts import (
     ToJudge,
     VerdictRow,
     claim_judging,
-    fail_exhausted,
     judge_failed,
     load_to_judge,
     store_verdicts,
@@ -29,7 +31,7 @@ from db.verdicts import (
 from worker.app import app
 from worker.backends import failure_from
 from worker.cleaning import clean_json, clean_text
-from worker.judges import Answer, Question
+from worker.judges import Answer, Decision, Question
 from worker.process import ModelProcess, this_process
 from worker.renewal import Renewal
 
@@ -37,45 +39,80 @@ log = get_logger(__name__)
 
 T = TypeVar("T")
 
+UNJUDGED = ("only_candidate", "fallback")  # methods of verdicts for which no judge gave an answer
 
-@app.task(name="bakeoff.judge_subtasks", ignore_result=True)  # type: ignore[untyped-decorator] # celery has no types
-def judge_subtasks(*, subtasks: list[str], tasks: Sequence[str] = ()) -> None:  # noqa: ARG001 - for Flower
+
+@app.task(name="bakeoff.judge_subtasks", bind=True, ignore_result=True)  # type: ignore[untyped-decorator] # celery has no types
+def judge_subtasks(self: Any, *, subtasks: list[str], tasks: Sequence[str] = ()) -> None:  # noqa: ARG001 - for Flower
     """Judge what can be judged of these subtasks; the others are not ready, or somebody else's."""
-    judge_wave(this_process(), [UUID(subtask) for subtask in subtasks])
+    judge_wave(this_process(), UUID(self.request.id), [UUID(subtask) for subtask in subtasks])
 
 
-def judge_wave(process: ModelProcess, ids: Sequence[UUID]) -> None:
-    """Fail what has no successful candidate, claim the rest, judge one by one."""
+def judge_wave(process: ModelProcess, message: UUID, ids: Sequence[UUID]) -> None:
+    """Claim what can be judged, judge one by one; stop where the judge is found suspended."""
     settings = process.settings
-    with transaction(process.engine) as connection:
-        fail_exhausted(connection, ids)
-        claim = claim_judging(connection, ids, settings.lease_seconds)
-        waiting = load_to_judge(connection, claim.token) if claim.ids else []
+
+    def claim_and_load(connection: Connection) -> tuple[Claim, list[ToJudge]]:
+        claim = claim_judging(connection, ids, message, settings.lease_seconds)
+        return claim, load_to_judge(connection, claim.token) if claim.ids else []
+
+    claim, waiting = _stored(process, claim_and_load)
     if not waiting:
         return
     with Renewal(process.engine, Leased.SUBTASK, claim.token, settings.lease_seconds) as renewal:
         for subtask in waiting:
             entry = process.registry.judges.get(subtask.judge)
-            renewal.until(time.monotonic() + (entry.timeout if entry else 0) + settings.start_allowance)
-            _judge_one(process, claim, subtask)
+            renewal.until(time.monotonic() + (entry.timeout if entry else settings.start_allowance))
+            if not _judge_one(process, claim, subtask):
+                _stored(process, lambda connection: give_back(connection, Leased.SUBTASK, claim.token))
+                return
 
 
-def _judge_one(process: ModelProcess, claim: Claim, subtask: ToJudge) -> None:
+def _judge_one(process: ModelProcess, claim: Claim, subtask: ToJudge) -> bool:
+    """Judge one subtask and store what came of it. Returns whether it makes sense to go on with the next."""
     started = time.monotonic()
     try:
         verdict = _decided(process, claim, subtask, started)
     except Exception as error:
         log.exception("A judge failed", action="judge_failed", judge=subtask.judge, subtask=str(subtask.id))
-        reason = clean_text(f"{subtask.judge}: {failure_from(error).message}")
-        attempts = subtask.attempt + 1
-        if attempts < subtask.max_attempts:
-            delay = process.settings.retry_delay * 2 ** (attempts - 1)
-            _stored(process, lambda connection: judge_failed(connection, claim.token, [subtask.id], reason, delay))
-            return
-        verdict = fallback(subtask, attempts, reason, time.monotonic() - started)
-    if verdict is None:
-        return
-    stored = _stored(process, lambda connection: store_verdicts(connection, claim.token, [verdict]))
+        return _after_failure(process, claim, subtask, error, time.monotonic() - started)
+    if verdict is not None:
+        _store_verdict(process, claim, subtask, verdict)
+    return True
+
+
+def _after_failure(process: ModelProcess, claim: Claim, subtask: ToJudge, error: Exception, seconds: float) -> bool:
+    """A judge that cannot be had, or fails on everything, keeps its subtasks waiting; otherwise an attempt is used up.
+
+    Only an error on this very subtask, after its retries, becomes a fallback. Returns whether to go on.
+    """
+    reason = clean_text(f"{subtask.judge}: {failure_from(error).message}")
+    suspended = _stored(
+        process,
+        lambda connection: note_failure(connection, Guarded.JUDGE, subtask.judge, reason, process.settings.breaker),
+    )
+    charged = not suspended and not isinstance(error, RefusedNow)
+    attempts = subtask.attempt + 1
+    if charged and attempts >= subtask.max_attempts:
+        _store_verdict(process, claim, subtask, fallback(subtask, attempts, reason, seconds))
+        return True
+    delay = process.settings.retry_delay * 2 ** (attempts - 1)
+    _stored(
+        process,
+        lambda connection: judge_failed(connection, claim.token, [subtask.id], reason, delay, charged=charged),
+    )
+    if suspended:
+        log.error(f"{subtask.judge} is suspended: {reason}", action="judge_suspended", judge=subtask.judge)
+    return not suspended
+
+
+def _store_verdict(process: ModelProcess, claim: Claim, subtask: ToJudge, verdict: VerdictRow) -> None:
+    def store(connection: Connection) -> list[UUID]:
+        if verdict.method not in UNJUDGED:
+            note_success(connection, Guarded.JUDGE, subtask.judge)
+        return store_verdicts(connection, claim.token, [verdict])
+
+    stored = _stored(process, store)
     log.info(
         f"{subtask.capability}: {verdict.reason}",
         action="verdict_stored" if stored else "verdict_too_late",
@@ -119,8 +156,7 @@ def _ask(process: ModelProcess, subtask: ToJudge, started: float) -> VerdictRow:
             answers=tuple(Answer(id=c.id, model=c.model, text=c.output, rank=c.rank) for c in subtask.candidates),
         )
     )
-    if not all(math.isfinite(score) for score in decision.scores.values()):
-        raise ValueError("a score is not a number")
+    check_decision(decision, [candidate.id for candidate in subtask.candidates])
     return VerdictRow(
         subtask_id=subtask.id,
         winner_id=decision.ranking[0],
@@ -135,6 +171,16 @@ def _ask(process: ModelProcess, subtask: ToJudge, started: float) -> VerdictRow:
         confidence=decision.confidence,
         seconds=time.monotonic() - started,
     )
+
+
+def check_decision(decision: Decision, candidates: Sequence[UUID]) -> None:
+    """Raise `ValueError` where a judge ranked other things than it was given, or scored them with no number."""
+    if Counter(decision.ranking) != Counter(candidates):
+        raise ValueError("the ranking is not one of the candidates that were asked about")
+    if not set(decision.scores) <= set(candidates):
+        raise ValueError("a score is about something that was not asked about")
+    if not all(math.isfinite(score) for score in decision.scores.values()):
+        raise ValueError("a score is not a number")
 
 
 def only_candidate(subtask: ToJudge) -> VerdictRow:

@@ -100,7 +100,7 @@ def finish_all(database: Engine, messages: Sequence[c.Message], output: str = "s
 
 def judge(database: Engine, subtask: UUID) -> lease.Claim:
     with database.begin() as connection:
-        return verdicts.claim_judging(connection, [subtask], 60)
+        return verdicts.claim_judging(connection, [subtask], uuid4(), 60)
 
 
 def decide(database: Engine, got: lease.Claim, winner: UUID) -> list[UUID]:
@@ -260,7 +260,7 @@ def test_when_all_candidates_failed_the_task_fails_with_every_reason(
         store(database, got, error={"kind": "input", "code": "bad_input", "message": f"{message.model} cannot"})
     with database.begin() as connection:
         assert verdicts.fail_exhausted(connection, [subtask]) == 1
-        assert verdicts.fail_exhausted(connection) == 0
+        assert verdicts.fail_exhausted(connection, [subtask]) == 0
 
     (result,) = rows(database, "SELECT status, error FROM results")
     assert result.status == "failed"
@@ -289,7 +289,8 @@ def test_what_a_chord_left_unjudged_is_sent_after_the_grace_and_once(
 
     def due(grace: float, *, empty: bool = True) -> list[UUID]:
         with database.begin() as connection:
-            return verdicts.send_judging(connection, grace=grace, lost_after=60, queue_empty=empty, limit=8)
+            sent = verdicts.send_judging(connection, grace=grace, lost_after=60, queue_empty=empty, limit=8)
+            return sent.subtask_ids if sent else []
 
     assert due(60) == []
     assert due(0, empty=False) == [subtask]
@@ -301,12 +302,18 @@ def test_what_completed_outside_of_a_chord_is_judged_at_once(
 ) -> None:
     subtask, messages = sent
     finish_all(database, messages[:2])
-    got = claim(database, messages[2])
+    with database.begin() as connection:
+        c.unsend(connection, [messages[2].id])
+        again = c.send_waiting(connection, messages[2].model, 8)
+    assert again is not None
+    got = claim(database, again)
     charge(database, got)
     store(database, got, in_chord=False, output="last")
 
     with database.begin() as connection:
-        assert verdicts.send_judging(connection, grace=60, lost_after=60, queue_empty=False, limit=8) == [subtask]
+        sent_to_judge = verdicts.send_judging(connection, grace=60, lost_after=60, queue_empty=False, limit=8)
+    assert sent_to_judge is not None
+    assert sent_to_judge.subtask_ids == [subtask]
 
 
 def test_a_message_on_an_empty_idle_queue_is_lost_after_a_while(

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from db.errors import RegistryError
+from db.errors import RegistryError, Unreachable
 from db.registry import ServerSource
 from worker.backends import Backend, BadInput, Failure, Input, Output
-from worker.backends.openai_server import Deadline, Server, ServerError
+from worker.backends.openai_server import Deadline, Server, ServerError, TryLater
 from worker.media import decode_image, files_of, only_file, request_text
 from worker.params import Params, checked_params
 from worker.weights import identity
@@ -232,7 +232,7 @@ class OpenAI(Backend):
         answers = self.server.each(items, ask)
         for answer in answers:
             if isinstance(answer, Failure):
-                raise ServerError(answer.message)
+                raise Unreachable(answer.message) if answer.code == TryLater.__name__ else ServerError(answer.message)
         return answers
 
 

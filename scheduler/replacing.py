@@ -1,0 +1,124 @@
+"""Other models for subtasks whose own failed (back-fill), or cannot be had for too long (late binding)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from db.candidates import Addition, Overdue, add_candidates, give_up, lock_overdue, take_back_unserved
+from db.logs import get_logger
+from db.registry import ModelEntry
+from db.settings import Settings
+from db.states import ModelState
+from db.subtasks import Exhausted, lock_exhausted
+from db.verdicts import fail_exhausted
+from db.workers import live_queues, live_workers, model_states
+from scheduler.dispatch import SELECTOR, able_models
+from scheduler.selectors import SELECTORS
+
+log = get_logger(__name__)
+
+LOOK = 256  # subtasks per look
+
+
+@dataclass(frozen=True, kw_only=True)
+class Availability:
+    """Models of the registry that can be chosen now, and those whose candidates wait in vain.
+
+    A draining model is neither: nothing new is chosen for it, what is bound to it runs.
+    """
+
+    free: frozenset[str]
+    away: frozenset[str]  # paused, suspended, or without a live worker
+    unserved: frozenset[str]  # without a live worker
+
+
+def availability(connection: Connection, settings: Settings) -> Availability:
+    """Who can be had right now. Two small queries."""
+    models = settings.registry.models
+    states = model_states(connection, list(models))
+    live = live_queues(live_workers(connection, settings.worker_timeout))
+    unserved = {name for name, model in models.items() if model.queue not in live}
+    stopped = {name for name, row in states.items() if row.status in {ModelState.PAUSED, ModelState.SUSPENDED}}
+    free = {name for name, row in states.items() if row.status == ModelState.ACTIVE} - unserved
+    return Availability(free=frozenset(free), away=frozenset(unserved | stopped), unserved=frozenset(unserved))
+
+
+def others(
+    settings: Settings, capability: str, options: Mapping[str, Any], tried: Sequence[str], among: frozenset[str]
+) -> list[ModelEntry]:
+    """Models that could take over, best first: able, `among` these, untried, and within BAKEOFF_MAX_CANDIDATES."""
+    able = SELECTORS[SELECTOR](able_models(settings.registry, capability, options))
+    room = max(0, settings.max_candidates - len(tried))
+    return [model for model in able if model.name in among and model.name not in tried][:room]
+
+
+def back_fill(connection: Connection, settings: Settings) -> tuple[int, int]:
+    """Give subtasks that all of their models failed to others, or fail them with every reason.
+
+    Where untried models exist and none can be had, it waits for them up to BAKEOFF_BIND_WAIT. Returns how many
+    candidates were added and how many subtasks failed.
+    """
+    exhausted = lock_exhausted(connection, LOOK)
+    if not exhausted:
+        return 0, 0
+    can_be_had = availability(connection, settings)
+    additions: list[Addition] = []
+    failed: list[UUID] = []
+    for subtask in exhausted:
+        untried = others(settings, subtask.capability, subtask.options, subtask.tried, can_be_had.free)
+        if untried:
+            additions += _additions(subtask.id, untried[: subtask.candidates_wanted], "back-fill")
+        elif not _worth_waiting(settings, subtask):
+            failed.append(subtask.id)
+    return add_candidates(connection, additions), fail_exhausted(connection, failed) if failed else 0
+
+
+def _worth_waiting(settings: Settings, subtask: Exhausted) -> bool:
+    everybody = frozenset(settings.registry.models)
+    return subtask.age < settings.bind_wait and bool(
+        others(settings, subtask.capability, subtask.options, subtask.tried, everybody)
+    )
+
+
+def rebind(connection: Connection, settings: Settings) -> tuple[int, int]:
+    """Bind candidates that have waited BAKEOFF_BIND_WAIT for a model that cannot be had to another one.
+
+    Where there is no other, a candidate is given up if the subtask has its quorum and waits for nothing else; if not,
+    it waits on. Returns how many were replaced and how many were given up.
+    """
+    can_be_had = availability(connection, settings)
+    if not can_be_had.away:
+        return 0, 0
+    take_back_unserved(connection, sorted(can_be_had.unserved), settings.bind_wait)
+    additions: list[Addition] = []
+    ended: list[UUID] = []
+    for subtask in lock_overdue(connection, sorted(can_be_had.away), settings.bind_wait, LOOK):
+        found = others(settings, subtask.capability, subtask.options, subtask.tried, can_be_had.free)
+        replaced = found[: len(subtask.waiting)]
+        additions += _additions(subtask.subtask_id, replaced, "bind-wait")
+        ended += subtask.waiting if _enough_without(subtask) else subtask.waiting[: len(replaced)]
+    given_up = give_up(connection, ended, f"Its model could not be had for {settings.bind_wait:g} s.") if ended else 0
+    added = add_candidates(connection, additions)
+    return added, given_up - added
+
+
+def _enough_without(subtask: Overdue) -> bool:
+    """Whether the subtask can be judged once the waiting candidates are gone."""
+    return subtask.done >= subtask.quorum and subtask.open == len(subtask.waiting)
+
+
+def _additions(subtask: UUID, models: Sequence[ModelEntry], why: str) -> list[Addition]:
+    return [
+        Addition(
+            subtask_id=subtask,
+            model=model.name,
+            proposed_by=[{"selector": SELECTOR, "rank": rank, "reason": why}],
+            max_attempts=model.max_attempts,
+        )
+        for rank, model in enumerate(models)
+    ]
