@@ -29,7 +29,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/.demo
 
-.PHONY: install weights demo test test-unit lint check format clean
+.PHONY: install weights demo test test-unit test-faults lint check format clean
 install: $(VENV)/.demo ## Install Bakeoff and the engines of the demo into .venv
 
 weights: $(VENV)/.demo ## Fetch and verify the weights of the demo profile
@@ -44,6 +44,9 @@ test: $(VENV)/.dev ## All tests: unit and integration, with real servers, worker
 
 test-unit: $(VENV)/.dev ## The tests that start no server
 	$(BIN)/python -m pytest tests/unit
+
+test-faults: $(VENV)/.dev ## Kill everything there is under load (BAKEOFF_FAULT_SEED, BAKEOFF_FAULT_REPORT=FILE)
+	$(BIN)/python -m pytest tests/faults -m "faults or faults_smoke"
 
 lint: $(VENV)/.dev ## ruff and mypy
 	$(BIN)/ruff check .
