@@ -146,6 +146,15 @@ def open_tasks(connection: Connection, limit: int) -> list[UUID]:
     return list(rows.scalars())
 
 
+def open_of_source(connection: Connection, source: str, limit: int) -> list[UUID]:
+    """Up to `limit` unfinished tasks of a source."""
+    rows = connection.execute(
+        text("SELECT id FROM task WHERE source = :source AND finished_at IS NULL LIMIT :limit"),
+        {"source": source, "limit": limit},
+    )
+    return list(rows.scalars())
+
+
 def open_counts(connection: Connection) -> dict[str, dict[str, int]]:
     """How many unfinished tasks and subtasks there are in each state."""
     rows = connection.execute(
@@ -167,9 +176,80 @@ def open_counts(connection: Connection) -> dict[str, dict[str, int]]:
 
 
 def model_rows(connection: Connection) -> dict[str, dict[str, Any]]:
-    """The table `model`, by name."""
-    rows = connection.execute(text("SELECT name, status, reason, seconds_per_item FROM model"))
+    """The table `model`, by name: state, why it is in it, and seconds until a suspended one is probed."""
+    rows = connection.execute(text(f"SELECT name, {BREAKER}, seconds_per_item FROM model"))  # noqa: S608 - a constant
     return {row.name: dict(row._mapping) for row in rows}  # noqa: SLF001 - the documented name
+
+
+def judge_rows(connection: Connection) -> dict[str, dict[str, Any]]:
+    """The table `judge`, by name."""
+    rows = connection.execute(text(f"SELECT name, {BREAKER} FROM judge"))  # noqa: S608 - a constant
+    return {row.name: dict(row._mapping) for row in rows}  # noqa: SLF001 - the documented name
+
+
+BREAKER = """status, reason, consecutive_failures,
+             CASE WHEN status = 'suspended' THEN greatest(extract(epoch FROM probe_after - now()), 0)::float8 END
+             AS probe_in"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecentVerdicts:
+    """Verdicts of the last ten minutes. A high share of fallbacks is an alarm: the judge fails on what it is given."""
+
+    verdicts: int
+    fallbacks: int
+
+    @property
+    def share(self) -> float:
+        """Fallbacks per verdict, 0 to 1."""
+        return self.fallbacks / self.verdicts if self.verdicts else 0.0
+
+
+def recent_verdicts(connection: Connection) -> RecentVerdicts:
+    """How many subtasks were judged in the last ten minutes, and how many of them by fallback."""
+    row = connection.execute(
+        text(
+            """
+            SELECT count(*) AS verdicts, count(*) FILTER (WHERE fallback) AS fallbacks FROM verdict
+            WHERE created_at > now() - interval '10 minutes'
+            """
+        )
+    ).one()
+    return RecentVerdicts(verdicts=row.verdicts, fallbacks=row.fallbacks)
+
+
+def task_situation(connection: Connection, task: UUID) -> dict[str, Any]:
+    """Where a task and everything under it stands, ages and waits in seconds. Raises `NotFound`."""
+    row = connection.execute(
+        text(
+            """
+            SELECT t.id, t.status, t.error, t.winners,
+                   extract(epoch FROM t.run_at - now())::float8 AS starts_in,
+                   extract(epoch FROM t.deadline - now())::float8 AS deadline_in,
+                   coalesce((
+                       SELECT jsonb_agg(jsonb_build_object(
+                           'name', s.name, 'capability', s.capability, 'status', s.status, 'judge', s.judge,
+                           'options', s.options, 'error', s.error,
+                           'due_in', extract(epoch FROM s.not_before - now()),
+                           'sent', extract(epoch FROM now() - s.sent_at),
+                           'needs', (SELECT jsonb_agg(n.name ORDER BY n.position) FROM subtask_need AS e
+                                     JOIN subtask AS n ON n.id = e.needs_id
+                                     WHERE e.subtask_id = s.id AND n.status <> 'done'),
+                           'candidates', (SELECT jsonb_agg(jsonb_build_object(
+                               'model', c.model, 'status', c.status, 'error', c.error, 'attempt', c.attempt,
+                               'due_in', extract(epoch FROM c.not_before - now()),
+                               'sent', extract(epoch FROM now() - c.sent_at)) ORDER BY c.rank)
+                               FROM candidate AS c WHERE c.subtask_id = s.id)
+                       ) ORDER BY s.position)
+                       FROM subtask AS s WHERE s.task_id = t.id), '[]') AS subtasks
+            FROM task AS t WHERE t.id = :task
+            """
+        ),
+        {"task": task},
+    ).one_or_none()
+    if row is None:
+        raise NotFound(f"No task {task}; `bakeoff results` lists the latest ones.")
+    return dict(row._mapping)  # noqa: SLF001 - the documented name
 
 
 def _plain(value: Any) -> Any:

@@ -200,13 +200,15 @@ def read_pending(connection: Connection, tasks: Sequence[UUID]) -> list[PendingT
     return [PendingTask(**row._mapping) for row in rows]  # noqa: SLF001 - the documented name
 
 
-def start_tasks(connection: Connection, subtasks: Sequence[SubtaskRow]) -> None:
+def start_tasks(connection: Connection, subtasks: Sequence[SubtaskRow], max_subtasks: int = 256) -> None:
     """Store the subtasks of locked pending tasks and set the tasks running. One statement.
 
-    A subtask that needs others is blocked until they are done, the rest is ready.
+    A subtask that needs others is blocked until they are done, the rest is ready. Raises `InvalidRequest` where a task
+    has over `max_subtasks`, or a subtask needs one that its task does not have.
     """
     if not subtasks:
         return
+    _check_plans(subtasks, max_subtasks)
     connection.execute(
         text(
             """
@@ -245,6 +247,21 @@ def start_tasks(connection: Connection, subtasks: Sequence[SubtaskRow]) -> None:
             )
         },
     )
+
+
+def _check_plans(subtasks: Sequence[SubtaskRow], max_subtasks: int) -> None:
+    names: dict[UUID, set[str]] = {}
+    for row in subtasks:
+        names.setdefault(row.task_id, set()).add(row.name)
+    for task, known in names.items():
+        if len(known) > max_subtasks:
+            raise InvalidRequest(
+                f"The plan of task {task} has {len(known)} subtasks; BAKEOFF_MAX_SUBTASKS allows {max_subtasks}."
+            )
+    for row in subtasks:
+        for name in row.needs:
+            if name not in names[row.task_id] or name == row.name:
+                raise InvalidRequest(f"Subtask {row.name!r} needs {name!r}, which is no other subtask of its task.")
 
 
 def _iso(moment: datetime | None) -> str | None:

@@ -12,8 +12,17 @@ SOFT_BEFORE_HARD = 10.0  # seconds a batch has to end after its soft limit
 
 
 def check_limits(settings: Settings, registry: Registry | None = None) -> None:
-    """Raise `SettingsError` where one batch of a model, after its load, does not fit into a message."""
-    for model in (registry or settings.registry).models.values():
+    """Raise `SettingsError` where one batch of a model, or one question to a judge, does not fit into a message."""
+    registry = registry or settings.registry
+    for name in sorted(registry.judges_in_use()):
+        needed = settings.start_allowance + registry.judges[name].timeout + SOFT_BEFORE_HARD
+        if needed > settings.message_limit:
+            raise SettingsError(
+                f"judges.{name}.timeout = {registry.judges[name].timeout:g} s plus BAKEOFF_START_ALLOWANCE "
+                f"({settings.start_allowance:g} s) and {SOFT_BEFORE_HARD:g} s make {needed:g} s, over "
+                f"BAKEOFF_MESSAGE_LIMIT ({settings.message_limit:g} s); lower one or raise the limit."
+            )
+    for model in registry.models.values():
         needed = settings.start_allowance + model.timeout + SOFT_BEFORE_HARD
         if needed > settings.message_limit:
             raise SettingsError(

@@ -67,7 +67,7 @@ def _plan(connection: Connection, settings: Settings, tasks: Sequence[PendingTas
         except InvalidRequest as error:
             refused[task.id] = {"code": error.code, "message": clean_text(str(error))[:LONGEST_REASON]}
             log.info("Refused a task", action="task_refused", task=str(task.id), reason=str(error)[:LONGEST_REASON])
-    start_tasks(connection, rows)
+    start_tasks(connection, rows, settings.max_subtasks)
     reject_tasks(connection, refused)
 
 

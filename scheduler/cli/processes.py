@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import psutil
 import typer
@@ -89,8 +90,14 @@ def worker_command(
         intake=intake,
         imports=("scheduler.intake",) if intake else (),
     )
+    for number in (signal.SIGTERM, signal.SIGINT):  # until Celery is there to hear them
+        signal.signal(number, _end)
     _first_heartbeat(settings, role)
     _run_celery(settings, role)
+
+
+def _end(*_: object) -> NoReturn:
+    raise SystemExit(0)
 
 
 def _held(settings: Settings, models: list[str], *, judge: bool) -> set[str]:
@@ -125,18 +132,27 @@ def _first_heartbeat(settings: Settings, role: WorkerRole) -> None:
 
 
 def _run_celery(settings: Settings, role: WorkerRole) -> None:
+    from worker.heartbeat import HEART
+
+    HEART.start(role)
+    try:
+        _run_worker(settings, role)
+    finally:
+        HEART.leave()
+
+
+def _run_worker(settings: Settings, role: WorkerRole) -> None:
     role.announce()
-    # SIGTERM finishes or gives back; Celery reads this when it is imported.
-    os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
     from celery.signals import setup_logging, worker_ready
 
     from worker.app import app
-    from worker.heartbeat import Heartbeat
+    from worker.stopping import Stopping
+    from worker.watch import MemoryWatch, StallWatch
 
     setup_logging.connect(lambda **_: None, weak=False)  # ours is configured already
     if role.intake:
         worker_ready.connect(lambda **_: _say_ready(settings, role), weak=False)
-    app.steps["worker"].add(Heartbeat)
+    app.steps["worker"].update((Stopping, MemoryWatch, StallWatch))
     pool = ["--pool", "threads", "--concurrency", "4"] if role.intake else ["--pool", "prefork", "--concurrency", "1"]
     app.worker_main(
         ["worker", "--hostname", role.name, "--events", "--without-gossip", "--without-mingle"]  # noqa: RUF005

@@ -17,6 +17,7 @@ from db.queries import latest_results, open_counts, open_tasks, task_status, tas
 from db.settings import Settings, load_settings
 from db.states import TaskState
 from scheduler.cli.output import console, print_json, print_story, short, state, table
+from scheduler.cli.times import moment_of
 from scheduler.submit import NewTask, submit
 from scheduler.waiting import wait_for
 
@@ -48,6 +49,10 @@ def submit_command(
         list[str] | None, typer.Option("--param", "-p", help="NAME=VALUE for the models, e.g. max_new_tokens=64.")
     ] = None,
     idempotency_key: Annotated[str | None, typer.Option(help="The same key and request is stored once.")] = None,
+    run_at: Annotated[str | None, typer.Option(help="Not before: 15m from now, or 2026-12-24T18:00:00Z.")] = None,
+    deadline: Annotated[
+        str | None, typer.Option(help="Judge what exists by then, or expire: 15m from now, or a time.")
+    ] = None,
     without_worker: Annotated[
         bool, typer.Option("--without-worker", help="Store the task even where nobody serves it yet.")
     ] = False,
@@ -67,6 +72,8 @@ def submit_command(
         options=_options(model, candidates, judge, param),
         attachments=attach or [],
         idempotency_key=idempotency_key,
+        run_at=moment_of("--run-at", run_at) if run_at else None,
+        deadline=moment_of("--deadline", deadline) if deadline else None,
     )
     task_id = submit(settings, task, needs_worker=not without_worker)
     if not wait:

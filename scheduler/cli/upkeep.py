@@ -12,13 +12,15 @@ from sqlalchemy.engine import make_url
 
 from db.engine import connect, engine_of, transaction
 from db.errors import BakeoffError, InvalidRequest
-from db.queries import backlogs, model_rows, open_counts
+from db.queries import backlogs, judge_rows, model_rows, open_counts, recent_verdicts
 from db.roles import create_roles
 from db.settings import Settings, load_settings, unknown_variables
 from db.workers import live_queues, live_workers
-from scheduler.cli.output import console, print_json, seconds, short, state, table
+from scheduler.cli.output import console, harmless, print_json, seconds, short, state, table
 from scheduler.queues import broker_client, queue_lengths
 
+STOPPED = ("suspended", "paused", "draining")
+ALARM_SHARE = 0.05  # of verdicts by fallback; above it `status` says so in red
 SECRET = re.compile("pass|secret|token|key", re.IGNORECASE)  # parameters of a URL that are not shown
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -40,6 +42,7 @@ def status_command(as_json: AsJson = False) -> None:
     with transaction(engine_of(settings.dsn, "cli")) as connection:
         workers = live_workers(connection, settings.worker_timeout)
         waiting, states, counts = backlogs(connection), model_rows(connection), open_counts(connection)
+        judges, verdicts = judge_rows(connection), recent_verdicts(connection)
     live, ready = live_queues(workers), live_queues(workers, ready_only=True)
     queues = {model.name: model.queue for model in settings.registry.models.values()}
     lengths = _queue_lengths(settings, [*queues.values(), "judge", "intake"])
@@ -62,6 +65,8 @@ def status_command(as_json: AsJson = False) -> None:
         "scheduler": any(worker.name.startswith("scheduler") and worker.status == "ready" for worker in workers),
         "redis": lengths is not None,
         "judge": {"messages_waiting": None if lengths is None else lengths["judge"], "ready": "judge" in ready},
+        "judges": [judges[name] for name in sorted(settings.registry.judges_in_use()) if name in judges],
+        "last_10_minutes": {**vars(verdicts), "fallback_share": round(verdicts.share, 4)},
         "models": rows,
         "workers": [vars(worker) for worker in workers],
     }
@@ -77,6 +82,16 @@ def _print_status(document: dict[str, Any]) -> None:
     if not document["scheduler"]:
         console.print(
             "No scheduler works: nothing is sent until `bakeoff scheduler` runs. Its log says why.", style="red"
+        )
+    for row in (*document["models"], *document["judges"]):
+        if row["status"] in STOPPED:
+            name = row.get("model") or f"judge {row['name']}"
+            console.print(f"{name} is {row['status']}: {harmless(row['reason'] or 'no reason given')}", style="yellow")
+    recent = document["last_10_minutes"]
+    if recent["fallback_share"] > ALARM_SHARE:
+        console.print(
+            f"{recent['fallbacks']} of {recent['verdicts']} verdicts of the last 10 minutes are fallbacks: a judge fails.",
+            style="red",
         )
     models = table(
         "model", "status", "chosen", "sent", "running", "oldest", "worker", "s/item", "last error", wrap=("last error",)
