@@ -23,6 +23,8 @@ from db.settings import Settings, load_settings
 from db.states import WorkerState
 from db.workers import set_worker_state
 from worker.backends import Backend, LanguageModel, Place, create_backend
+from worker.batching import Ceilings
+from worker.child import settle_in
 from worker.judges import Judge, create_judge
 from worker.role import WorkerRole
 from worker.weights import locate
@@ -40,6 +42,7 @@ class ModelProcess:
         self.role = role
         self.engine = engine
         self.registry = settings.registry
+        self.ceilings = Ceilings()
         self._backends: dict[str, Backend] = {}
         self._judges: dict[str, Judge] = {}
 
@@ -128,6 +131,7 @@ def this_process() -> ModelProcess:
 
 @worker_process_init.connect(weak=False)  # type: ignore[untyped-decorator] # celery has no types
 def _start_child(**_: object) -> None:
+    settle_in()
     settings = load_settings()
     configure_logging(settings.log_level, settings.log_format)
     role = WorkerRole.of_this_process()

@@ -6,24 +6,27 @@ The task returns a constant whatever happens, so that a chord counts it once and
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from celery.exceptions import Ignore, SoftTimeLimitExceeded
+from celery.exceptions import Ignore
 
 from db.blobs import BlobStore, artifacts_of, blob_store
 from db.candidates import Result, Work, load_work, store
 from db.engine import transaction, wait_for_postgres
 from db.errors import NotFound, Unreachable
-from db.lease import Leased, charge, claim_message, give_back
+from db.lease import Claim, Leased, charge, claim_message, give_back
 from db.logs import get_logger
 from db.settings import Settings
 from db.states import ErrorKind
 from db.workers import note_speed
 from worker.app import app
 from worker.backends import Backend, Failure, File, Input, Output, failure_from
+from worker.batching import DEVICE_LOST, ends_the_message, run_batch
 from worker.cleaning import clean_json, clean_text
 from worker.process import ModelProcess, this_process
 from worker.renewal import Renewal
@@ -69,48 +72,63 @@ def run_message(process: ModelProcess, *, message: UUID, model: str, ids: Sequen
         with transaction(process.engine) as connection:
             give_back(connection, Leased.CANDIDATE, claim.token, settings.retry_delay)
         return
-    entry = process.registry.model(model)
     with Renewal(process.engine, Leased.CANDIDATE, claim.token, settings.lease_seconds) as renewal:
-        for start in range(0, len(claim.ids), entry.max_batch):
-            batch = claim.ids[start : start + entry.max_batch]
-            renewal.until(time.monotonic() + entry.timeout)
-            _run_batch(process, backend, claim.token, batch, in_chord=in_chord)
+        last = _run_batches(process, backend, renewal, claim, in_chord=in_chord)
+    if last is not None:
+        _end_early(process, model, claim.token, last)
 
 
-def _run_batch(process: ModelProcess, backend: Backend, token: UUID, ids: Sequence[UUID], *, in_chord: bool) -> None:
+def _run_batches(
+    process: ModelProcess, backend: Backend, renewal: Renewal, claim: Claim, *, in_chord: bool
+) -> Failure | None:
+    """Run batch by batch. Returns the failure after which this process tries no further one, or None."""
+    size = backend.model.max_batch
+    for start in range(0, len(claim.ids), size):
+        batch = claim.ids[start : start + size]
+        answers = _run_batch(process, backend, renewal, claim.token, batch, in_chord=in_chord)
+        for answer in answers:
+            if isinstance(answer, Failure) and ends_the_message(answer):
+                return answer
+    return None
+
+
+def _end_early(process: ModelProcess, model: str, token: UUID, last: Failure) -> None:
+    """Give back what was not tried, uncharged; a process whose device is lost ends, a fresh one starts."""
+    with transaction(process.engine) as connection:
+        returned = give_back(connection, Leased.CANDIDATE, token)
+    log.warning(last.message, action="message_ended_early", model=model, given_back=returned)
+    if last.code == DEVICE_LOST:
+        log.error("This process can use its device no more: a fresh one starts", action="process_unusable", model=model)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _run_batch(
+    process: ModelProcess, backend: Backend, renewal: Renewal, token: UUID, ids: Sequence[UUID], *, in_chord: bool
+) -> list[Output | Failure]:
+    limit = backend.model.timeout
+    renewal.until(time.monotonic() + limit)  # for reading what the batch is about
     with transaction(process.engine) as connection:
         ours = charge(connection, Leased.CANDIDATE, token, ids)
         work = load_work(connection, token, ours)
         known = artifacts_of(connection, [a["sha256"] for item in work for a in item.attachments])
     if not work:
-        return
+        return []
     types = {digest: artifact.media_type for digest, artifact in known.items()}
     inputs = [_input(process, item, types) for item in work]
     started = time.monotonic()
-    answers = _answers(backend, inputs)
+    renewal.until(started + limit)
+    answers = _answers(process, backend, inputs)
     share = (time.monotonic() - started) / len(inputs)
     results = [_result(item.id, answer, share, process.settings) for item, answer in zip(work, answers, strict=True)]
+    renewal.until(time.monotonic() + 2 * process.settings.lease_seconds)  # a Postgres that is away is waited for
     _store(process, backend.model.name, token, results, in_chord=in_chord, seconds_per_item=share)
+    return answers
 
 
-def _answers(backend: Backend, inputs: Sequence[Input | Failure]) -> list[Output | Failure]:
+def _answers(process: ModelProcess, backend: Backend, inputs: Sequence[Input | Failure]) -> list[Output | Failure]:
     """Run the readable inputs as one batch; the others keep their failure."""
     readable = [item for item in inputs if isinstance(item, Input)]
-    outputs: list[Output | Failure] = []
-    try:
-        outputs = backend.run(readable) if readable else []
-    except SoftTimeLimitExceeded:
-        late = Failure(kind=ErrorKind.MODEL, code="timeout", message="The message ran into its time limit.")
-        outputs = [late] * len(readable)
-    except Exception as error:
-        log.exception("A batch failed", action="batch_failed", model=backend.model.name)
-        outputs = [failure_from(error)] * len(readable)
-    if len(outputs) != len(readable):
-        odd = Failure(
-            kind=ErrorKind.MODEL, code="wrong_count", message=f"{len(outputs)} answers came for {len(readable)} inputs."
-        )
-        outputs = [odd] * len(readable)
-    answered = iter(outputs)
+    answered = iter(run_batch(backend, readable, process.ceilings))
     return [item if isinstance(item, Failure) else next(answered) for item in inputs]
 
 
@@ -151,22 +169,30 @@ def _file(blobs: BlobStore, attachment: dict[str, Any], types: dict[str, str]) -
 
 
 def _result(candidate: UUID, answer: Output | Failure, seconds: float, settings: Settings) -> Result:
-    if isinstance(answer, Output) and not isinstance(answer.text, str):  # a plug-in without types may return anything
-        answer = Failure(  # type: ignore[unreachable]
-            kind=ErrorKind.MODEL, code="no_text", message=f"The model returned {type(answer.text).__name__}, not text."
-        )
-    if isinstance(answer, Output):
-        text, detail, usage = clean_text(answer.text), clean_json(answer.detail), clean_json(answer.usage)
-        longest = max(len(text), len(json.dumps(detail)))
-        if longest <= settings.max_output_chars:
-            return Result(id=candidate, seconds=seconds, output=text, detail=detail, usage=usage)
-        answer = Failure(
-            kind=ErrorKind.MODEL,
-            code="output_too_long",
-            message=f"{longest} characters came; BAKEOFF_MAX_OUTPUT_CHARS allows {settings.max_output_chars}.",
-        )
-    error = {"kind": str(answer.kind), "code": answer.code, "message": clean_text(answer.message)}
+    try:
+        said = _storable(answer, settings.max_output_chars) if isinstance(answer, Output) else answer
+    except Exception as problem:
+        log.exception("An answer cannot be stored", action="answer_not_storable", candidate=str(candidate))
+        said = failure_from(problem)
+    if isinstance(said, Output):
+        return Result(id=candidate, seconds=seconds, output=said.text, detail=said.detail, usage=said.usage)
+    error = {"kind": str(said.kind), "code": said.code, "message": clean_text(said.message)}
     return Result(id=candidate, seconds=seconds, error=error)
+
+
+def _storable(answer: Output, most: int) -> Output | Failure:
+    """The output as Postgres takes it, or why it is none. A plug-in without types may have put anything in it."""
+    if not isinstance(answer.text, str):
+        kind = type(answer.text).__name__  # type: ignore[unreachable]
+        return Failure(kind=ErrorKind.MODEL, code="no_text", message=f"The model returned {kind}, not text.")
+    longest = len(answer.text)
+    if longest <= most:
+        said = Output(text=clean_text(answer.text), detail=clean_json(answer.detail), usage=clean_json(answer.usage))
+        longest = max(longest, len(json.dumps(said.detail)), len(json.dumps(said.usage)))
+        if longest <= most:
+            return said
+    message = f"{longest} characters came; BAKEOFF_MAX_OUTPUT_CHARS allows {most}."
+    return Failure(kind=ErrorKind.MODEL, code="output_too_long", message=message)
 
 
 def _store(
