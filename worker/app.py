@@ -7,11 +7,11 @@ from typing import Any
 from celery import Celery
 from kombu import Queue
 
-from db.settings import load_settings
+from db.settings import Settings, load_settings
 from worker.role import WorkerRole
 
-#: Celery stops handing out work this long after SIGTERM and puts what still runs back on its queue.
-SOFT_SHUTDOWN = 20.0
+SOFT_SHUTDOWN = 20.0  # nobody's any more: `stop_seconds` is a setting; tests/unit/test_docker.py still names it
+SWEEP = 10.0  # seconds between two looks for messages that nobody acknowledged in time
 
 
 class BakeoffCelery(Celery):  # type: ignore[misc] # celery has no types
@@ -60,21 +60,38 @@ def configuration() -> dict[str, Any]:
         "worker_prefetch_multiplier": 1,
         "worker_disable_prefetch": True,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
-        "worker_soft_shutdown_timeout": SOFT_SHUTDOWN,
-        "worker_enable_soft_shutdown_on_idle": False,
+        "worker_soft_shutdown_timeout": 0,  # see worker/stopping.py
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
-        "broker_transport_options": {
-            **timeouts,
-            "visibility_timeout": settings.visibility_timeout,
-            "unacked_restore_interval": 10,
-            "unacked_restore_throttle": 1,
-        },
+        "broker_transport_options": {**timeouts, **_redelivery(settings, role)},
         "redis_socket_connect_timeout": settings.publish_timeout,
         "redis_socket_keepalive": True,
         "result_backend_transport_options": {"retry_policy": {"max_retries": 3, "timeout": settings.publish_timeout}},
+    }
+
+
+def _redelivery(settings: Settings, role: WorkerRole | None) -> dict[str, Any]:
+    """When Redis delivers a message again that nobody acknowledged.
+
+    The rows of a lost message of ours say so themselves, so Redis may wait long. A `bakeoff.submit` has no row yet: it
+    comes back soon, and is kept apart, since a sweep with a short time-out would deliver everybody's running messages.
+    """
+    if role is None or not role.intake:
+        return {
+            "visibility_timeout": settings.visibility_timeout,
+            "unacked_restore_interval": SWEEP,
+            "unacked_restore_throttle": 1,
+        }
+    return {
+        "visibility_timeout": settings.intake_visibility,
+        "unacked_restore_interval": min(SWEEP, settings.intake_visibility / 3),
+        "unacked_restore_throttle": 1,
+        "unacked_key": "unacked.intake",
+        "unacked_index_key": "unacked_index.intake",
+        "unacked_mutex_key": "unacked_mutex.intake",
+        "unacked_mutex_expire": max(1, int(settings.intake_visibility)),  # a sweeper that was killed holds it
     }
 
 

@@ -19,6 +19,7 @@ from scheduler.cli.models import pull
 from scheduler.cli.output import console
 from scheduler.limits import check_limits
 from scheduler.local.memory import refuse_if_too_large
+from worker.heartbeat import HEART
 from worker.role import WorkerRole
 
 
@@ -92,8 +93,12 @@ def worker_command(
     )
     for number in (signal.SIGTERM, signal.SIGINT):  # until Celery is there to hear them
         signal.signal(number, _end)
-    _first_heartbeat(settings, role)
-    _run_celery(settings, role)
+    try:
+        _first_heartbeat(settings, role)
+        HEART.start(role)
+        _run_celery(settings, role)
+    finally:
+        HEART.leave()
 
 
 def _end(*_: object) -> NoReturn:
@@ -132,16 +137,6 @@ def _first_heartbeat(settings: Settings, role: WorkerRole) -> None:
 
 
 def _run_celery(settings: Settings, role: WorkerRole) -> None:
-    from worker.heartbeat import HEART
-
-    HEART.start(role)
-    try:
-        _run_worker(settings, role)
-    finally:
-        HEART.leave()
-
-
-def _run_worker(settings: Settings, role: WorkerRole) -> None:
     role.announce()
     from celery.signals import setup_logging, worker_ready
 
