@@ -90,7 +90,7 @@ def _print_status(document: dict[str, Any]) -> None:
     recent = document["last_10_minutes"]
     if recent["fallback_share"] > ALARM_SHARE:
         console.print(
-            f"{recent['fallbacks']} of {recent['verdicts']} verdicts of the last 10 minutes are fallbacks: a judge fails.",
+            f"A judge fails: {recent['fallbacks']} of {recent['verdicts']} verdicts in 10 minutes are fallbacks.",
             style="red",
         )
     models = table(
