@@ -61,19 +61,21 @@ def judge_wave(process: ModelProcess, message: UUID, ids: Sequence[UUID]) -> Non
         return
     with Renewal(process.engine, Leased.SUBTASK, claim.token, settings.lease_seconds) as renewal:
         for subtask in waiting:
-            entry = process.registry.judges.get(subtask.judge)
-            renewal.until(time.monotonic() + (entry.timeout if entry else settings.start_allowance))
-            if not _judge_one(process, claim, subtask):
+            if not _judge_one(process, renewal, claim, subtask):
                 _stored(process, lambda connection: give_back(connection, Leased.SUBTASK, claim.token))
                 return
 
 
-def _judge_one(process: ModelProcess, claim: Claim, subtask: ToJudge) -> bool:
+def _judge_one(process: ModelProcess, renewal: Renewal, claim: Claim, subtask: ToJudge) -> bool:
     """Judge one subtask and store what came of it. Returns whether it makes sense to go on with the next."""
     started = time.monotonic()
+    entry = process.registry.judges.get(subtask.judge)
+    renewal.until(started + (entry.timeout if entry else process.settings.start_allowance))
     try:
         verdict = _decided(process, claim, subtask, started)
+        renewal.until(time.monotonic() + 2 * process.settings.lease_seconds)  # a Postgres that is away is waited for
     except Exception as error:
+        renewal.until(time.monotonic() + 2 * process.settings.lease_seconds)
         log.exception("A judge failed", action="judge_failed", judge=subtask.judge, subtask=str(subtask.id))
         return _after_failure(process, claim, subtask, error, time.monotonic() - started)
     if verdict is not None:

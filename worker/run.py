@@ -16,6 +16,7 @@ from uuid import UUID
 from celery.exceptions import Ignore
 
 from db.blobs import BlobStore, artifacts_of, blob_store
+from db.breaker import note_batch
 from db.candidates import Result, Work, load_work, store
 from db.engine import transaction, wait_for_postgres
 from db.errors import NotFound, Unreachable
@@ -58,8 +59,13 @@ def run_candidates(
 def run_message(process: ModelProcess, *, message: UUID, model: str, ids: Sequence[UUID], in_chord: bool) -> None:
     """Claim, then run batch by batch; a batch is charged when it enters the model and stored when it leaves."""
     settings = process.settings
-    with transaction(process.engine) as connection:
-        claim = claim_message(connection, ids, message, settings.lease_seconds)
+
+    @wait_for_postgres(settings.lease_seconds)
+    def claimed() -> Claim:
+        with transaction(process.engine) as connection:
+            return claim_message(connection, ids, message, settings.lease_seconds)
+
+    claim = claimed()
     if claim.held:
         raise Ignore
     if not claim.ids:
@@ -208,7 +214,7 @@ def _store(
     settings = process.settings
 
     @wait_for_postgres(settings.lease_seconds)
-    def attempt() -> list[UUID]:
+    def attempt() -> tuple[list[UUID], bool]:
         with transaction(process.engine) as connection:
             ids = store(
                 connection,
@@ -219,9 +225,13 @@ def _store(
                 in_chord=in_chord,
             )
             note_speed(connection, model, seconds_per_item)
-            return ids
+            suspended = note_batch(connection, model, [r for r in results if r.id in set(ids)], settings.breaker)
+            return ids, suspended
 
-    stored = set(attempt())
+    ids, suspended = attempt()
+    stored = set(ids)
+    if suspended:
+        log.error(f"{model} is suspended: its calls fail one after the other", action="model_suspended", model=model)
     for result in results:
         log.info(
             f"{model}: {'done' if result.error is None else result.error['message']}",

@@ -14,7 +14,7 @@ from db.engine import engine_of, transaction
 from db.errors import InvalidRequest, SettingsError
 from db.settings import Settings, load_settings, unknown_variables
 from db.states import WorkerState
-from db.workers import beat, live_workers, set_worker_state, sync_models
+from db.workers import beat, live_workers, set_worker_state, sync_registry
 from scheduler.cli.models import pull
 from scheduler.cli.output import console
 from scheduler.limits import check_limits
@@ -131,7 +131,7 @@ def _first_heartbeat(settings: Settings, role: WorkerRole) -> None:
     Raises `Unreachable` where Postgres is away: a worker without it could do nothing.
     """
     with transaction(engine_of(settings.dsn, "worker")) as connection:
-        sync_models(connection, settings.registry.models.values())
+        sync_registry(connection, settings.registry)
         beat(connection, name=role.name, host=socket.gethostname(), pid=os.getpid(), queues=role.queues)
         set_worker_state(connection, role.name, WorkerState.STARTING)
 
