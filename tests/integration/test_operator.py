@@ -24,9 +24,11 @@ PATIENT = SCRIPTED.replace(
 
 
 @pytest.fixture(scope="module")
-def running(servers: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+def running(
+    servers: tuple[str, str], template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Installation]:
     """Three text models, a judge and a scheduler, with a short patience."""
-    for made in _installation(servers, tmp_path_factory.mktemp("operator")):
+    for made in _installation(servers, tmp_path_factory.mktemp("operator"), template):
         made.models_file.write_text(PATIENT)
         made.settings |= {
             "BAKEOFF_BIND_WAIT": "2",
