@@ -36,7 +36,7 @@ from worker.role import WorkerRole
 
 log = get_logger(__name__)
 
-QUIET = 2.0  # seconds that Celery gets to end by itself when nothing runs
+QUIET = 1.0  # seconds that Celery gets to end by itself when nothing runs; its child alone sleeps a second at its end
 PATIENCE = 3.0  # seconds that Postgres gets for the last word
 LOOK = 0.1
 SIGNAL, CLOSING = "signal", "closing"

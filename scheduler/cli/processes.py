@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
+import threading
 from typing import Annotated, NoReturn
 
 import psutil
 import typer
 
-from db.engine import engine_of, transaction
+from db.engine import engine_of, transaction, wait_for_postgres
 from db.errors import InvalidRequest, SettingsError
 from db.settings import Settings, load_settings, unknown_variables
 from db.states import WorkerState
@@ -146,7 +148,8 @@ def _run_celery(settings: Settings, role: WorkerRole) -> None:
 
     setup_logging.connect(lambda **_: None, weak=False)  # ours is configured already
     if role.intake:
-        worker_ready.connect(lambda **_: _say_ready(settings, role), weak=False)
+        say_ready = threading.Thread(target=_say_ready, args=(settings, role), daemon=True)
+        worker_ready.connect(lambda **_: say_ready.start(), weak=False)
     app.steps["worker"].update((Stopping, MemoryWatch, StallWatch))
     pool = ["--pool", "threads", "--concurrency", "4"] if role.intake else ["--pool", "prefork", "--concurrency", "1"]
     app.worker_main(
@@ -156,8 +159,14 @@ def _run_celery(settings: Settings, role: WorkerRole) -> None:
 
 
 def _say_ready(settings: Settings, role: WorkerRole) -> None:
-    with transaction(engine_of(settings.dsn, "worker")) as connection:
-        set_worker_state(connection, role.name, WorkerState.READY)
+    """Intake has no child that would say it; a Postgres that is away at this moment is waited for."""
+
+    @wait_for_postgres(math.inf)
+    def attempt() -> None:
+        with transaction(engine_of(settings.dsn, "worker")) as connection:
+            set_worker_state(connection, role.name, WorkerState.READY)
+
+    attempt()
 
 
 def scheduler_command() -> None:

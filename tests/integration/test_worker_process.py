@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.integration
 
 MODELS = """
 [profiles.demo]
-models = ["solo", "loads", "broken"]
+models = ["solo", "second", "loads", "broken"]
 
 [capabilities.text-generation]
 input = "text"
@@ -32,6 +33,11 @@ judge = "longest"
 
 [judges.longest]
 method = "scripted"
+params = {{ fail_on = "", fail = "hang", fail_while = "{sick}" }}
+
+[models.second]
+capability = "text-generation"
+backend = "scripted"
 
 [models.solo]
 capability = "text-generation"
@@ -117,6 +123,10 @@ def is_dead(process: psutil.Process) -> bool:
         return True
 
 
+def oom_score(process: psutil.Process) -> int:
+    return int(Path(f"/proc/{process.pid}/oom_score_adj").read_text())
+
+
 def logged(installation: Installation, action: str, name: str = "solo") -> bool:
     return f'"action": "{action}"' in (installation.folder / f"{name}.log").read_text()
 
@@ -135,7 +145,7 @@ def workers(installation: Installation) -> list[str]:
 # A child never outlives its parent
 
 
-@pytest.mark.parametrize("work", ["", "hang", "hang the lock"])
+@pytest.mark.parametrize("work", ["", "hang the lock"])
 def test_a_child_dies_with_its_parent(installation: Installation, sick: Path, work: str) -> None:
     start(installation)
     if work:
@@ -149,14 +159,14 @@ def test_a_child_dies_with_its_parent(installation: Installation, sick: Path, wo
     wait_until(lambda: is_dead(child), 2)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the scores are Linux's")
 def test_the_kernel_ends_a_model_rather_than_a_database(installation: Installation, sick: Path) -> None:
     installation.start("solo", "worker", "solo")
     installation.wait_ready(1)
     (child,) = children(installation)
 
-    assert Path(f"/proc/{child.pid}/oom_score_adj").read_text().strip() == "500"
-    parent = installation.processes["solo"].pid
-    assert Path(f"/proc/{parent}/oom_score_adj").read_text() == Path("/proc/self/oom_score_adj").read_text()
+    assert oom_score(child) == 500
+    assert oom_score(psutil.Process(installation.processes["solo"].pid)) == oom_score(psutil.Process())
 
 
 # SIGTERM
@@ -178,7 +188,8 @@ def test_a_worker_that_cannot_work_yet_ends_promptly(installation: Installation,
     installation.start("solo", "worker", model)
     status = {"loads": "starting", "broken": "broken"}[model]
     wait_until(lambda: workers(installation) == [f"{model} {status}"], 30, installation.logs)
-    wait_until(lambda: children(installation), 30, installation.logs)
+    wait_until(lambda: [oom_score(child) for child in children(installation)] == [500], 30, installation.logs)
+    time.sleep(0.5)  # now it loads
 
     code, seconds = terminate(installation)
 
@@ -231,6 +242,29 @@ def test_a_batch_that_does_not_end_is_given_back_uncharged(installation: Install
     (candidate,) = candidates(installation, "chosen")
     assert (candidate.attempt, candidate.token, candidate.message_id) == (0, None, None)
     assert is_dead(child)
+
+
+def test_a_judge_that_hangs_is_given_back_uncharged(installation: Installation, sick: Path) -> None:
+    installation.settings["BAKEOFF_STOP_SECONDS"] = "1"
+    installation.settings["BAKEOFF_LEASE_SECONDS"] = "300"
+    for name in ("judge", "second"):
+        installation.start(name, "worker", "--judge" if name == "judge" else name)
+    installation.start("solo", "worker", "solo")
+    installation.wait_ready(3)
+    installation.start("scheduler", "scheduler")
+    enqueue(installation, "which is better?")
+    wait_until(lambda: subtasks(installation)[:1] == [("judging", 1)], 30, installation.logs)
+    installation.stop("scheduler", signal.SIGKILL)
+
+    code, seconds = terminate(installation, "judge")
+
+    assert code == 0
+    assert seconds < 4
+    assert subtasks(installation) == [("running", 0)]
+
+
+def subtasks(installation: Installation) -> list[tuple[str, int]]:
+    return [(row.status, row.attempt) for row in installation.query("SELECT status, attempt FROM subtask")]
 
 
 def test_a_second_signal_gives_back_at_once(installation: Installation, sick: Path) -> None:
