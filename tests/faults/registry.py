@@ -50,12 +50,11 @@ answer = "alpha: {{text}}"
 rules = [
   {{ match = "alpha raises", fail = "raise" }},
   {{ match = "alpha hangs", fail = "hang" }},
-  {{ match = "alpha holds the lock", fail = "hang-gil" }},
+  {{ match = "alpha holds the lock", fail = "hang-gil", sleep = 90 }},
   {{ match = "alpha allocates", fail = "allocate" }},
   {{ match = "alpha returns nothing", fail = "nothing" }},
   {{ match = "alpha says too much", answer_mb = 50 }},
-  {{ match = "", fail = "model", fail_while = "{switches}/alpha-is-broken" }},
-  {{ match = "", sleep = {seconds} }},
+  {{ match = "", sleep = {seconds}, fail = "model", fail_while = "{switches}/alpha-is-broken" }},
 ]
 
 [models.beta]
@@ -118,7 +117,7 @@ params = {{ fail = "{how}", fail_on = "confuse the judge", sleep = {judge_second
 [judges.{how}-for-a-while]
 method = "scripted"
 timeout = 3
-params = {{ fail = "{how}", fail_while = "{switches}/judge-is-broken", sleep = {judge_seconds} }}
+params = {{ fail = "{how}", fail_on = "", fail_while = "{switches}/judge-is-broken", sleep = {judge_seconds} }}
 """
 
 
