@@ -34,6 +34,7 @@ def configuration() -> dict[str, Any]:
         timeouts["socket_timeout"] = settings.publish_timeout
     return {
         "broker_url": settings.broker,
+        "broker_transport": "worker.delivery:Transport" if role and role.intake else None,
         "result_backend": f"worker.coordination:ChordCounter+{settings.broker}",
         "imports": ("worker.run", "worker.judging", *(role.imports if role else ())),
         # JSON only: nothing on the wire is ever executed.
