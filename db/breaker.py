@@ -111,7 +111,8 @@ def _take_back(connection: Connection, guarded: Guarded, name: str) -> None:
             text(
                 """
                 UPDATE subtask SET sent_at = NULL, message_id = NULL, not_before = now()
-                WHERE judge = :name AND status = 'running' AND sent_at IS NOT NULL
+                WHERE id IN (SELECT id FROM subtask WHERE judge = :name AND status = 'running' AND sent_at IS NOT NULL
+                             ORDER BY id FOR UPDATE SKIP LOCKED)
                 """
             ),
             {"name": name},

@@ -382,7 +382,7 @@ def take_back_unserved(connection: Connection, models: Sequence[str], seconds: f
 
 @dataclass(frozen=True, kw_only=True)
 class Overdue:
-    """A subtask with candidates that wait too long for their models. The waiting ones are locked."""
+    """A subtask with candidates that wait too long for their models. It is locked, and the waiting ones are."""
 
     subtask_id: UUID
     capability: str
@@ -404,15 +404,18 @@ def lock_overdue(connection: Connection, models: Sequence[str], seconds: float, 
                 WHERE model = ANY(CAST(:models AS text[])) AND status = 'chosen'
                   AND coalesce(not_before, created_at) < now() - make_interval(secs => :seconds)
                 ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
+            ), locked AS (  -- or a cancel, which locks from the subtask down, and `add_candidates` wait for each other
+                SELECT id, capability, options, quorum FROM subtask
+                WHERE id IN (SELECT subtask_id FROM waiting) AND status = 'running'
+                ORDER BY id FOR UPDATE SKIP LOCKED
             ), grouped AS (
                 SELECT subtask_id, array_agg(id ORDER BY id) AS waiting FROM waiting GROUP BY subtask_id
             )
             SELECT g.subtask_id, s.capability, s.options, s.quorum, g.waiting, array_agg(c.model) AS tried,
                    count(*) FILTER (WHERE c.status = 'done') AS done,
                    count(*) FILTER (WHERE c.finished_at IS NULL) AS open
-            FROM grouped AS g JOIN subtask AS s ON s.id = g.subtask_id JOIN candidate AS c ON c.subtask_id = s.id
-            WHERE s.status = 'running'
-            GROUP BY g.subtask_id, s.id, g.waiting ORDER BY s.id
+            FROM locked AS s JOIN grouped AS g ON g.subtask_id = s.id JOIN candidate AS c ON c.subtask_id = s.id
+            GROUP BY g.subtask_id, s.id, s.capability, s.options, s.quorum, g.waiting ORDER BY s.id
             """
         ),
         {"models": list(models), "seconds": seconds, "limit": limit},

@@ -415,7 +415,7 @@ def retry_task(connection: Connection, task: UUID) -> UUID:
     row = connection.execute(
         text(
             """
-            WITH old AS (SELECT * FROM task WHERE id = :task), new AS (
+            WITH old AS (SELECT * FROM task WHERE id = :task FOR KEY SHARE), new AS (
                 INSERT INTO task (request, capability, source, priority, options, attachments, retry_of)
                 SELECT request, capability, source, priority, options, attachments, id FROM old
                 WHERE finished_at IS NOT NULL RETURNING id

@@ -110,9 +110,10 @@ def _after_failure(process: ModelProcess, claim: Claim, subtask: ToJudge, error:
 
 def _store_verdict(process: ModelProcess, claim: Claim, subtask: ToJudge, verdict: VerdictRow) -> None:
     def store(connection: Connection) -> list[UUID]:
-        if verdict.method not in UNJUDGED:
+        ids = store_verdicts(connection, claim.token, [verdict])
+        if verdict.method not in UNJUDGED:  # after the subtask: the reconciler locks them in this order, too
             note_success(connection, Guarded.JUDGE, subtask.judge)
-        return store_verdicts(connection, claim.token, [verdict])
+        return ids
 
     stored = _stored(process, store)
     log.info(
