@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from sqlalchemy import Connection, text
 
@@ -106,24 +106,24 @@ def choose_and_send(connection: Connection, choices: Sequence[Choice]) -> list[M
 def send_waiting(connection: Connection, model: str, limit: int) -> Message | None:
     """Give one message's worth of chosen candidates of a model (retries, mostly) a message. None where none waits.
 
-    A candidate marked `isolate` travels alone.
+    A candidate marked `isolate` travels alone, when it is the first in line.
     """
     row = connection.execute(
         text(
             """
             WITH due AS (
-                SELECT id, isolate FROM candidate
+                SELECT id, isolate, not_before FROM candidate
                 WHERE model = :model AND status = 'chosen' AND (not_before IS NULL OR not_before <= now())
                 ORDER BY not_before NULLS FIRST, id
                 LIMIT :limit FOR UPDATE SKIP LOCKED
+            ), first AS (
+                SELECT id, isolate FROM due ORDER BY not_before NULLS FIRST, id LIMIT 1
             ), picked AS (
-                SELECT id FROM due WHERE NOT isolate
-                UNION ALL
-                (SELECT id FROM due WHERE isolate AND NOT EXISTS (SELECT FROM due WHERE NOT isolate) LIMIT 1)
+                SELECT due.id FROM due CROSS JOIN first
+                WHERE CASE WHEN first.isolate THEN due.id = first.id ELSE NOT due.isolate END
             ), sent AS (
-                UPDATE candidate SET status = 'sent', message_id = m.id, sent_at = now(), in_chord = false,
+                UPDATE candidate SET status = 'sent', message_id = :message, sent_at = now(), in_chord = false,
                        sends = least(sends + 1, 30000)
-                FROM (SELECT gen_random_uuid() AS id) AS m
                 WHERE candidate.id IN (SELECT id FROM picked)
                 RETURNING candidate.id, candidate.model, candidate.subtask_id, candidate.message_id
             )
@@ -133,7 +133,7 @@ def send_waiting(connection: Connection, model: str, limit: int) -> Message | No
             GROUP BY sent.message_id, sent.model
             """
         ),
-        {"model": model, "limit": limit},
+        {"model": model, "limit": limit, "message": uuid4()},  # ours: a plan may evaluate SQL's once per row
     ).one_or_none()
     return _message(row) if row else None
 

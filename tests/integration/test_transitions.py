@@ -354,3 +354,22 @@ def test_given_back_work_costs_nothing_and_waits(database: Engine, sent: tuple[U
 
     row = rows(database, "SELECT status, attempt FROM candidate WHERE model = 'alpha'")[0]
     assert (row.status, row.attempt) == ("chosen", 0)
+
+
+def test_a_candidate_that_travels_alone_takes_its_turn_among_others_that_keep_coming(
+    database: Engine, sent: tuple[UUID, list[c.Message]]
+) -> None:
+    _, messages = sent
+    run(database, "UPDATE candidate SET status = 'chosen', isolate = (model = 'alpha'), message_id = NULL, "
+                  "not_before = now() - make_interval(secs => 9 - rank)")  # fmt: skip
+    run(database, "ALTER TABLE candidate DROP CONSTRAINT uq_candidate_subtask_id_model")
+    run(database, "UPDATE candidate SET model = 'alpha'")  # three of one model
+
+    with database.begin() as connection:
+        first = c.send_waiting(connection, "alpha", 8)
+        second = c.send_waiting(connection, "alpha", 8)
+
+    assert first is not None
+    assert second is not None
+    assert first.candidate_ids == messages[0].candidate_ids
+    assert set(second.candidate_ids) == {messages[1].candidate_ids[0], messages[2].candidate_ids[0]}
