@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy.exc import OperationalError
 
+from db.engine import wait_for_postgres
 from db.errors import BacklogFull, InvalidRequest, RefusedNow
 from db.settings import load_settings
 from scheduler.submit import NewTask, Upload, submit
@@ -24,8 +25,7 @@ from worker.app import app
     bind=True,
     autoretry_for=(RefusedNow, OperationalError),  # safe: the task id is the idempotency key
     dont_autoretry_for=(BacklogFull,),  # to be kept here would be another backlog; the caller hears when to come back
-    retry_backoff=2,
-    retry_backoff_max=60,
+    default_retry_delay=0,  # to the end of the queue: Celery would keep a delayed message in its memory
     max_retries=None,
     throws=(InvalidRequest, BacklogFull),
 )
@@ -48,21 +48,20 @@ def submit_task(
     ISO 8601. Raises `InvalidRequest`, and `BacklogFull` with the seconds to wait, which the caller sees as a failed
     Celery task with its sentence.
     """
-    task = submit(
-        load_settings(),
-        NewTask(
-            request=request,
-            capability=capability,
-            source=source,
-            priority=priority,
-            options=options or {},
-            attachments=[_attachment(number, item) for number, item in enumerate(attachments)],
-            idempotency_key=idempotency_key or self.request.id,
-            run_at=_time("run_at", run_at),
-            deadline=_time("deadline", deadline),
-        ),
+    settings = load_settings()
+    new = NewTask(
+        request=request,
+        capability=capability,
+        source=source,
+        priority=priority,
+        options=options or {},
+        attachments=[_attachment(number, item) for number, item in enumerate(attachments)],
+        idempotency_key=idempotency_key or self.request.id,
+        run_at=_time("run_at", run_at),
+        deadline=_time("deadline", deadline),
     )
-    return {"task_id": str(task)}
+    patient = wait_for_postgres(settings.intake_visibility / 2)  # so a long outage fills the queue, not this process
+    return {"task_id": str(patient(lambda: submit(settings, new))())}
 
 
 def _attachment(number: int, item: Mapping[str, Any]) -> Upload | Mapping[str, Any]:

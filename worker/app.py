@@ -10,7 +10,6 @@ from kombu import Queue
 from db.settings import Settings, load_settings
 from worker.role import WorkerRole
 
-SOFT_SHUTDOWN = 20.0  # nobody's any more: `stop_seconds` is a setting; tests/unit/test_docker.py still names it
 SWEEP = 10.0  # seconds between two looks for messages that nobody acknowledged in time
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from abc import abstractmethod
 from typing import Any
 from uuid import UUID
 
@@ -67,9 +68,9 @@ class Watch(bootsteps.StartStopStep):  # type: ignore[misc] # celery has no type
             name = type(self).__name__
             threading.Thread(target=self.watch, args=(parent, role, load_settings()), name=name, daemon=True).start()
 
+    @abstractmethod
     def watch(self, parent: Any, role: WorkerRole, settings: Settings) -> None:
         """Look until the process ends."""
-        raise NotImplementedError
 
 
 class MemoryWatch(Watch):

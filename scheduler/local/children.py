@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 FLOWER_USER = "bakeoff"
 FLOWER_TASKS = 5000
+GIVE_BACK_SECONDS = 10.0  # that a worker may take, after BAKEOFF_STOP_SECONDS, to give back what it could not finish
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,22 +117,24 @@ class Child:
             self._process.wait()
 
 
-def children_of(registry: Registry, profile: str) -> list[ChildSpec]:
+def children_of(registry: Registry, profile: str, stop_seconds: float = 20.0) -> list[ChildSpec]:
     """What a profile needs beside the servers: scheduler, intake, one worker per model, the judge.
 
-    The judge shares the process, and so the weights, of the language model that it asks.
+    The judge shares the process, and so the weights, of the language model that it asks. A worker that is asked to stop
+    gets `stop_seconds` for its batch, and then some to give it back.
     """
+    grace = stop_seconds + GIVE_BACK_SECONDS
     chosen = registry.profile(profile).models
     served = {entry.capability for entry in registry.restricted_to(profile).models.values()}
     judges = {registry.capabilities[name].judge for name in served}
     asked = sorted({model for name in judges if (model := registry.judges[name].model) is not None})
     specs = [
         ChildSpec(name="scheduler", command=_bakeoff("scheduler"), reports=True, stop_rank=1),
-        ChildSpec(name="intake", command=_bakeoff("worker", "--intake"), reports=True, grace=20.0),
+        ChildSpec(name="intake", command=_bakeoff("worker", "--intake"), reports=True, grace=grace),
     ]
-    specs += [_worker((name,)) for name in chosen if name not in asked]
+    specs += [_worker((name,), grace) for name in chosen if name not in asked]
     if judges:
-        specs.append(_worker(tuple(asked), judge=True))
+        specs.append(_worker(tuple(asked), grace, judge=True))
     return specs
 
 
@@ -164,7 +167,7 @@ def threads_per_worker(workers: int) -> int:
     return max(1, cores // max(1, workers))
 
 
-def _worker(models: tuple[str, ...], *, judge: bool = False) -> ChildSpec:
+def _worker(models: tuple[str, ...], grace: float, *, judge: bool = False) -> ChildSpec:
     role = ("--judge",) if judge else ()
     return ChildSpec(
         name="worker-" + ("+".join(models) or "judge"),
@@ -172,7 +175,7 @@ def _worker(models: tuple[str, ...], *, judge: bool = False) -> ChildSpec:
         models=models,
         judge=judge,
         reports=True,
-        grace=30.0,  # over the soft shutdown of a worker, which puts its messages back
+        grace=grace,
     )
 
 

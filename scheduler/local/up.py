@@ -47,7 +47,7 @@ def run_up(settings: Settings, profile: str | None = None, *, flower: bool = Tru
     profile = profile or settings.active_profile
     home = settings.home.absolute()
     registry = read_registry(settings.registry_file)
-    specs = children_of(registry, profile)
+    specs = children_of(registry, profile, settings.stop_seconds)
     models = [registry.model(name) for name in sorted({name for spec in specs for name in spec.models})]
     database_url, redis_url = settings.database_url, settings.redis_url
     return Supervisor(

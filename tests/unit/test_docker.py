@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from db.registry import read_registry
+from db.settings import Settings
 from scheduler.local.children import children_of
-from worker.app import SOFT_SHUTDOWN
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 DOCKER = CHECKOUT / "docker"
@@ -166,7 +166,7 @@ def test_nothing_of_ours_runs_as_root_or_writes_to_its_image() -> None:
 
 def test_docker_waits_longer_than_a_worker_takes_to_stop() -> None:
     for name, service in OURS.items():
-        assert seconds(service["stop_grace_period"]) > SOFT_SHUTDOWN, name
+        assert seconds(service["stop_grace_period"]) > Settings.model_fields["stop_seconds"].default + 5, name
 
 
 def test_the_broker_forgets_nothing() -> None:
