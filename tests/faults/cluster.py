@@ -264,12 +264,13 @@ class Cluster(Installation):
             queues = ["judge", "intake", *(f"model.{name}" for name in (*MODELS, *WIDE.values()))]
             return {queue: int(client.llen(queue)) for queue in queues}
 
-    def activate_models(self) -> None:
-        """Forget what an earlier test made the breaker do."""
-        self.query(
-            "UPDATE model SET status = 'active', reason = NULL, consecutive_failures = 0, suspended_at = NULL, "
-            "probe_after = NULL"
-        )
+    def resume_everything(self) -> None:
+        """Forget what an earlier test made the breakers do."""
+        for table in ("model", "judge"):
+            self.query(
+                f"UPDATE {table} SET status = 'active', reason = NULL, consecutive_failures = 0, suspended_at = NULL, "
+                "probe_after = NULL"
+            )
 
     # --- what to say when a test fails
 
@@ -282,6 +283,7 @@ class Cluster(Installation):
             ("candidates", "SELECT model, status, attempt, count(*) FROM candidate GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"),
             ("workers", "SELECT name, pid, status, error, now() - heartbeat_at AS age FROM worker ORDER BY name"),
             ("models", "SELECT name, status, reason, consecutive_failures FROM model ORDER BY name"),
+            ("judges", "SELECT name, status, reason, consecutive_failures FROM judge ORDER BY name"),
             ("unfinished candidates", _UNFINISHED),
         ):
             parts.append(f"{title}:\n  " + "\n  ".join(self._said(lambda look=look: self.query(look))))  # type: ignore[misc]

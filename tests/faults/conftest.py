@@ -90,7 +90,7 @@ class Clusters:
         self._servers.start()
         if self._cluster is None:
             self._cluster = self._build()
-        self._cluster.activate_models()
+        self._cluster.resume_everything()
         return self._cluster
 
     def close(self) -> None:
