@@ -27,41 +27,54 @@ class ReadySubtask:
     group: str  # capability, and the models that the caller named: what can be stuck together
 
 
-#: Sources that have ready subtasks: a loose index scan, one probe per source instead of a look at every row.
-SOURCES = """
-    (SELECT source FROM subtask WHERE status = 'ready' ORDER BY source LIMIT 1)
-    UNION ALL
-    SELECT (SELECT t.source FROM subtask AS t WHERE t.status = 'ready' AND t.source > s.source
-            ORDER BY t.source LIMIT 1)
-    FROM sources AS s WHERE s.source IS NOT NULL
-"""
+def lock_ready(
+    connection: Connection, limit: int, capabilities: Sequence[str], skip: Sequence[str] = ()
+) -> list[ReadySubtask]:
+    """Lock up to `limit` ready subtasks of these capabilities, but none of the groups in `skip`.
 
-
-def lock_ready(connection: Connection, limit: int, skip: list[str]) -> list[ReadySubtask]:
-    """Lock up to `limit` ready subtasks, but none of the groups in `skip`.
-
-    Order: priority; then fair share, which gives the next turn to the source with the least in flight; then age. Each
-    source contributes only its own first ones, so a flood of one costs the others nothing.
+    Order: priority; then fair share, which gives the next turn to the source with the least in flight; then age. The
+    (priority, source) pairs of each capability are found by a loose index scan, highest priority first, and each pair
+    contributes its own first ones, so neither a flood of one source nor a long backlog is read through.
     """
     rows = connection.execute(
         text(
-            f"""
-            WITH RECURSIVE sources AS ({SOURCES}),
-            share AS (SELECT least(:limit, greatest(4, 4 * :limit / greatest(count(source), 1))) AS n FROM sources),
-            flying AS (
+            """
+            WITH pairs AS (
+                SELECT c.capability, p.* FROM unnest(CAST(:capabilities AS text[])) AS c (capability)
+                CROSS JOIN LATERAL (
+                    WITH RECURSIVE pair AS (
+                        (SELECT priority, source FROM subtask WHERE status = 'ready' AND capability = c.capability
+                         ORDER BY priority DESC, source LIMIT 1)
+                        UNION ALL
+                        SELECT n.* FROM pair CROSS JOIN LATERAL (
+                            (SELECT priority, source FROM subtask
+                             WHERE status = 'ready' AND capability = c.capability AND priority = pair.priority
+                               AND source > pair.source ORDER BY source LIMIT 1)
+                            UNION ALL
+                            (SELECT priority, source FROM subtask
+                             WHERE status = 'ready' AND capability = c.capability AND priority < pair.priority
+                             ORDER BY priority DESC, source LIMIT 1)
+                            LIMIT 1) AS n
+                    )
+                    SELECT * FROM pair LIMIT 2 * :limit) AS p
+            ), shares AS (
+                SELECT pairs.*, least(:limit, greatest(4, 4 * :limit / count(*) OVER (PARTITION BY priority))) AS share
+                FROM pairs
+            ), flying AS (
                 SELECT source, count(*) AS n FROM subtask WHERE status IN ('running', 'judging') GROUP BY source
             ), ranked AS (
-                SELECT r.id, r.priority, r.created_at,
+                SELECT r.id, s.priority, r.created_at,
                        coalesce(f.n, 0) + row_number() OVER (
-                           PARTITION BY s.source, r.priority ORDER BY r.created_at, r.id) AS turn
-                FROM sources AS s
+                           PARTITION BY s.source, s.priority ORDER BY r.created_at, r.id) AS turn
+                FROM shares AS s
                 CROSS JOIN LATERAL (
-                    SELECT id, priority, created_at FROM subtask
-                    WHERE status = 'ready' AND source = s.source
-                      AND NOT capability || coalesce(options ->> 'models', '') = ANY(CAST(:skip AS text[]))
-                    ORDER BY priority DESC, created_at LIMIT (SELECT n FROM share)) AS r
+                    SELECT id, created_at FROM subtask
+                    WHERE status = 'ready' AND capability = s.capability AND priority = s.priority
+                      AND source = s.source
+                      AND capability || coalesce(options ->> 'models', '') <> ALL(CAST(:skip AS text[]))
+                    ORDER BY created_at LIMIT s.share) AS r
                 LEFT JOIN flying AS f ON f.source = s.source
-                ORDER BY r.priority DESC, turn, r.created_at
+                ORDER BY s.priority DESC, turn, r.created_at
                 LIMIT :limit
             )
             SELECT s.id, s.task_id, s.capability, s.options, s.candidates_wanted, s.judge,
@@ -70,16 +83,30 @@ def lock_ready(connection: Connection, limit: int, skip: list[str]) -> list[Read
             WHERE s.status = 'ready'
             ORDER BY ranked.priority DESC, ranked.turn, ranked.created_at
             FOR UPDATE OF s SKIP LOCKED
-            """  # noqa: S608 - no value is interpolated
+            """
         ),
-        {"limit": limit, "skip": skip},
+        {"limit": limit, "capabilities": list(capabilities), "skip": list(skip)},
     )
     return [ReadySubtask(**row._mapping) for row in rows]  # noqa: SLF001 - the documented name
 
 
 def ready_capabilities(connection: Connection) -> list[str]:
-    """Capabilities that have ready subtasks."""
-    return list(connection.execute(text("SELECT DISTINCT capability FROM subtask WHERE status = 'ready'")).scalars())
+    """Capabilities that have ready subtasks: one probe of the index for each."""
+    rows = connection.execute(
+        text(
+            """
+            WITH RECURSIVE ready AS (
+                (SELECT capability FROM subtask WHERE status = 'ready' ORDER BY capability LIMIT 1)
+                UNION ALL
+                SELECT (SELECT s.capability FROM subtask AS s WHERE s.status = 'ready' AND s.capability > r.capability
+                        ORDER BY s.capability LIMIT 1)
+                FROM ready AS r WHERE r.capability IS NOT NULL
+            )
+            SELECT capability FROM ready WHERE capability IS NOT NULL
+            """
+        )
+    )
+    return list(rows.scalars())
 
 
 def unblock(connection: Connection) -> int:
@@ -202,19 +229,22 @@ def lock_exhausted(connection: Connection, limit: int) -> list[Exhausted]:
     return [Exhausted(**row._mapping) for row in rows]  # noqa: SLF001 - the documented name
 
 
-def end_stray_candidates(connection: Connection, subtasks: Sequence[UUID] | None = None) -> int:
+def end_stray_candidates(connection: Connection) -> int:
     """Unfinished candidates of finished subtasks are cancelled. There are none, unless two statements raced."""
     return connection.execute(
         text(
-            f"""
+            """
             UPDATE candidate SET status = 'cancelled', finished_at = now(), token = NULL, lease_until = NULL,
-                   error = '{{"kind": "model", "code": "decided", "message": "The verdict came first."}}'
+                   error = '{"kind": "model", "code": "decided", "message": "The verdict came first."}'
             WHERE id IN (
-                SELECT c.id FROM candidate AS c JOIN subtask AS s ON s.id = c.subtask_id
-                WHERE c.status IN ('chosen', 'sent', 'running') AND s.finished_at IS NOT NULL
-                  {"AND s.id = ANY(CAST(:ids AS uuid[]))" if subtasks is not None else ""}
+                SELECT c.id FROM candidate AS c
+                WHERE c.finished_at IS NULL AND c.id IN (
+                    SELECT o.id FROM (  -- two branches for two partial indexes
+                        SELECT id, subtask_id FROM candidate WHERE status IN ('sent', 'running')
+                        UNION ALL
+                        SELECT id, subtask_id FROM candidate WHERE status = 'chosen') AS o
+                    JOIN subtask AS s ON s.id = o.subtask_id WHERE s.finished_at IS NOT NULL)
                 ORDER BY c.id FOR UPDATE OF c SKIP LOCKED)
-            """  # noqa: S608 - no value is interpolated
-        ),
-        {"ids": list(subtasks)} if subtasks is not None else {},
+            """
+        )
     ).rowcount

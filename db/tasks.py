@@ -148,26 +148,31 @@ def _values(row: TaskRow) -> dict[str, Any]:
 def lock_pending(connection: Connection, limit: int) -> list[UUID]:
     """Lock up to `limit` pending tasks for this transaction; other schedulers skip them.
 
-    Order: priority; then the sources in turn, so that one that floods delays no other; then age. Each source
-    contributes only its own first ones. What has a `run_at` joins when its time has come.
+    Order: priority; then the sources in turn, so that one that floods delays no other; then age. Found as in
+    `db.subtasks.lock_ready`. What has a `run_at` joins when its time has come.
     """
     rows = connection.execute(
         text(
             """
-            WITH RECURSIVE sources AS (
-                (SELECT source FROM task WHERE status = 'pending' AND run_at IS NULL ORDER BY source LIMIT 1)
+            WITH RECURSIVE pair AS (
+                (SELECT priority, source FROM task WHERE status = 'pending' AND run_at IS NULL
+                 ORDER BY priority DESC, source LIMIT 1)
                 UNION ALL
-                SELECT (SELECT t.source FROM task AS t
-                        WHERE t.status = 'pending' AND t.run_at IS NULL AND t.source > s.source
-                        ORDER BY t.source LIMIT 1)
-                FROM sources AS s WHERE s.source IS NOT NULL
-            ), share AS (
-                SELECT least(:limit, greatest(4, 4 * :limit / greatest(count(source), 1))) AS n FROM sources
+                SELECT n.* FROM pair CROSS JOIN LATERAL (
+                    (SELECT priority, source FROM task WHERE status = 'pending' AND run_at IS NULL
+                       AND priority = pair.priority AND source > pair.source ORDER BY source LIMIT 1)
+                    UNION ALL
+                    (SELECT priority, source FROM task WHERE status = 'pending' AND run_at IS NULL
+                       AND priority < pair.priority ORDER BY priority DESC, source LIMIT 1)
+                    LIMIT 1) AS n
+            ), shares AS (
+                SELECT p.*, least(:limit, greatest(4, 4 * :limit / count(*) OVER (PARTITION BY priority))) AS share
+                FROM (SELECT * FROM pair LIMIT 2 * :limit) AS p
             ), due AS (
-                SELECT p.* FROM sources AS s CROSS JOIN LATERAL (
+                SELECT p.* FROM shares AS s CROSS JOIN LATERAL (
                     SELECT id, source, priority, created_at FROM task
-                    WHERE status = 'pending' AND run_at IS NULL AND source = s.source
-                    ORDER BY priority DESC, created_at LIMIT (SELECT n FROM share)) AS p
+                    WHERE status = 'pending' AND run_at IS NULL AND priority = s.priority AND source = s.source
+                    ORDER BY created_at LIMIT s.share) AS p
                 UNION ALL
                 (SELECT id, source, priority, run_at FROM task
                  WHERE status = 'pending' AND run_at <= now() ORDER BY run_at LIMIT :limit)
@@ -286,8 +291,24 @@ def reject_tasks(connection: Connection, reasons: dict[UUID, dict[str, str]]) ->
     announce(connection, "result")
 
 
-def finish_tasks(connection: Connection, task_ids: Sequence[UUID] | None = None) -> int:
-    """Finish running tasks whose subtasks are all terminal; of the given ones, or whichever there are.
+def unfinished_business(connection: Connection, limit: int = 1000) -> list[UUID]:
+    """Running tasks whose subtasks are all terminal: `finish_tasks` passed them by, since somebody held their rows."""
+    rows = connection.execute(
+        text(
+            """
+            SELECT t.id FROM task AS t
+            WHERE t.status = 'running'
+              AND NOT EXISTS (SELECT FROM subtask AS s WHERE s.task_id = t.id AND s.finished_at IS NULL)
+            LIMIT :limit
+            """
+        ),
+        {"limit": limit},
+    )
+    return list(rows.scalars())
+
+
+def finish_tasks(connection: Connection, task_ids: Sequence[UUID]) -> int:
+    """Finish those of these tasks that run and whose subtasks are all terminal.
 
     A task is done where every subtask is; its answer joins the winners' outputs in plan order. Otherwise it failed, or
     expired where the deadline is all that went wrong; its error keeps every subtask's. One statement, so two callers
@@ -295,10 +316,10 @@ def finish_tasks(connection: Connection, task_ids: Sequence[UUID] | None = None)
     """
     finished = connection.execute(
         text(
-            f"""
+            """
             WITH complete AS (
                 SELECT t.id FROM task AS t
-                WHERE t.status = 'running' {"AND t.id = ANY(CAST(:ids AS uuid[]))" if task_ids is not None else ""}
+                WHERE t.status = 'running' AND t.id = ANY(CAST(:ids AS uuid[]))
                   AND NOT EXISTS (SELECT FROM subtask AS s WHERE s.task_id = t.id AND s.finished_at IS NULL)
                 ORDER BY t.id FOR UPDATE SKIP LOCKED
             ), outcome AS (
@@ -321,20 +342,20 @@ def finish_tasks(connection: Connection, task_ids: Sequence[UUID] | None = None)
             UPDATE task SET
                 status = CASE WHEN o.done THEN 'done' WHEN o.failed THEN 'failed' ELSE 'expired' END,
                 answer = CASE WHEN o.done THEN o.answer END,
-                winners = coalesce(o.winners, '{{}}'), artifacts = '[]', confidence = o.confidence,
+                winners = coalesce(o.winners, '{}'), artifacts = '[]', confidence = o.confidence,
                 fallback = coalesce(o.fallback, false),
                 error = CASE WHEN NOT o.done THEN jsonb_build_object(
                     'code', CASE WHEN o.failed THEN 'subtasks_failed' ELSE 'deadline_passed' END,
                     'message', o.failures || ' subtask(s) did not succeed: ' || coalesce((
                         SELECT string_agg(e.key || ': ' || (e.value ->> 'message'), '; ')
                         FROM jsonb_each(o.errors) AS e), 'no reason kept'),
-                    'subtasks', coalesce(o.errors, '{{}}')) END,
+                    'subtasks', coalesce(o.errors, '{}')) END,
                 finished_at = now(), finished_xid = pg_current_xact_id()
             FROM outcome AS o
             WHERE task.id = o.task_id AND task.status = 'running'
-            """  # noqa: S608 - no value is interpolated
+            """
         ),
-        {"ids": list(task_ids)} if task_ids is not None else {},
+        {"ids": list(task_ids)},
     ).rowcount
     if finished:
         announce(connection, "result")

@@ -50,6 +50,12 @@ class Room:
     left: dict[str, int] = field(default_factory=dict)
     judge_left: int = 1
 
+    def open_to(self, capabilities: Sequence[str]) -> list[str]:
+        """Those of these capabilities for which at least one more message could leave."""
+        able = (*self.models.values(), *self.probes.values()) if self.judge_left > 0 else ()
+        served = {model.capability for model in able if self.left.get(model.name, 0) > 0}
+        return [capability for capability in capabilities if capability in served]
+
     def take(self, models: Sequence[ModelEntry], *, judge: bool = False) -> bool:
         """Take one message's room from every model (and the judges' queue), or from none."""
         if (judge and self.judge_left < 1) or any(self.left.get(model.name, 0) < 1 for model in models):
@@ -74,6 +80,7 @@ class Dispatcher:
         self._engine = engine
         self._publisher = publisher
         self._started = time.monotonic()
+        self._looked_deeper = float("-inf")
 
     def dispatch(self) -> int:
         """Send what can be sent now. Returns how many subtasks left. Raises `Unreachable` where Redis is away."""
@@ -85,7 +92,7 @@ class Dispatcher:
         lengths = self._queue_lengths(names)
         with transaction(self._engine) as connection:
             room = self._room(connection, names, lengths)
-            waves = list(self._waves(connection, room))
+            waves = list(self._waves(connection, room, capabilities))
             messages = choose_and_send(connection, list(self._choices(waves))) if waves else []
             self._note_probes(connection, {model.name for wave in waves for model in wave.models} - set(room.models))
         self._publish(waves, messages)
@@ -145,11 +152,14 @@ class Dispatcher:
             judge_left=self._settings.judge_window - lengths[JUDGE_QUEUE],
         )
 
-    def _waves(self, connection: Connection, room: Room) -> Iterator[Wave]:
-        """Waves for what is ready and has room. A group that is stuck holds back no other."""
+    def _waves(self, connection: Connection, room: Room, capabilities: Sequence[str]) -> Iterator[Wave]:
+        """Waves for what is ready and has room. A group that is stuck holds back no other.
+
+        A look behind the stuck groups reads through their backlog, so there is one such round per poll interval.
+        """
         stuck: list[str] = []  # groups that had their turn
-        while True:
-            ready = lock_ready(connection, LOOK, stuck)
+        while wanted := room.open_to(capabilities):
+            ready = lock_ready(connection, LOOK, wanted, stuck)
             groups: dict[tuple[tuple[str, ...], str], list[ReadySubtask]] = defaultdict(list)
             for subtask in ready:
                 models = self._select(subtask, room)
@@ -157,9 +167,16 @@ class Dispatcher:
                     groups[tuple(model.name for model in models), subtask.judge].append(subtask)
             for (names, _), subtasks in groups.items():
                 yield from self._waves_of([self._settings.registry.models[name] for name in names], subtasks, room)
-            if not ready:
+            if not ready or not (stuck or self._may_look_deeper()):
                 return
             stuck.extend({subtask.group for subtask in ready})
+
+    def _may_look_deeper(self) -> bool:
+        now = time.monotonic()
+        if now - self._looked_deeper < self._settings.poll_seconds:
+            return False
+        self._looked_deeper = now
+        return True
 
     def _waves_of(self, models: list[ModelEntry], subtasks: list[ReadySubtask], room: Room) -> Iterator[Wave]:
         size = min(self._settings.wave_size, self._largest(models))

@@ -28,7 +28,7 @@ from worker.app import app
 log = get_logger(__name__)
 
 PLANNED_AT_ONCE = 256
-LONGEST_BACKOFF = 10.0
+LONGEST_BACKOFF = 2.0  # seconds: a look at a server that is away costs little, and everybody waits for us
 
 
 class Scheduler:

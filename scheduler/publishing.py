@@ -85,7 +85,7 @@ class Publisher:
                 "task_id": str(message.id),
                 "time_limit": hard,
                 "soft_time_limit": hard - SOFT_BEFORE_HARD,
-                **({} if in_chord else {"ignore_result": True}),
+                "ignore_result": True,  # a chord counts its parts all the same; results are rows
             },
             immutable=True,
             app=self._app,

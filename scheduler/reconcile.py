@@ -16,7 +16,7 @@ from db.errors import Unreachable
 from db.logs import get_logger
 from db.settings import Settings
 from db.subtasks import end_stray_candidates, expire_subtasks, skip_unreachable, unblock
-from db.tasks import expire_pending, finish_tasks
+from db.tasks import expire_pending, finish_tasks, unfinished_business
 from db.verdicts import JudgeMessage, expire_judging, send_judging, unsend_judging
 from db.workers import live_queues, live_workers
 from scheduler.publishing import Publisher
@@ -85,7 +85,7 @@ class Reconciler:
         if time.monotonic() - self._swept < SWEEP_SECONDS:
             return
         self._note("stray_candidates_ended", end_stray_candidates(connection))
-        self._note("tasks_finished", finish_tasks(connection))
+        self._note("tasks_finished", finish_tasks(connection, unfinished_business(connection)))
         self._swept = time.monotonic()
 
     def _find_lost_messages(self) -> None:

@@ -16,6 +16,8 @@ SWEEP = 10.0  # seconds between two looks for messages that nobody acknowledged 
 class BakeoffCelery(Celery):  # type: ignore[misc] # celery has no types
     """A Celery app that a spawned child imports instead of unpickling, so that both read the same configuration."""
 
+    amqp_cls = "worker.reconnect:EagerAMQP"
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _the_app, ()
 

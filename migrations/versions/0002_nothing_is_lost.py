@@ -21,18 +21,18 @@ STATES = "status IN ('active', 'draining', 'paused', 'suspended')"
 #: name, table, columns, condition
 NEW_INDEXES = (
     (
-        "ix_task_pending_source",
+        "ix_task_pending_fair",
         "task",
-        ["source", sa.text("priority DESC"), "created_at"],
+        [sa.text("priority DESC"), "source", "created_at"],
         "status = 'pending' AND run_at IS NULL",
     ),
     ("ix_task_scheduled", "task", ["run_at"], "status = 'pending' AND run_at IS NOT NULL"),
     ("ix_task_unfinished_source", "task", ["source"], "finished_at IS NULL"),
     ("ix_task_pending_deadline", "task", ["deadline"], "status = 'pending' AND deadline IS NOT NULL"),
     (
-        "ix_subtask_ready_source",
+        "ix_subtask_ready_fair",
         "subtask",
-        ["source", sa.text("priority DESC"), "created_at"],
+        ["capability", sa.text("priority DESC"), "source", "created_at"],
         "status = 'ready'",
     ),
     ("ix_subtask_running", "subtask", ["id"], "status IN ('running', 'judging')"),
@@ -42,6 +42,7 @@ NEW_INDEXES = (
 OLD_INDEXES = (
     ("ix_task_pending", "task", [sa.text("priority DESC"), "created_at"], "status = 'pending'"),
     ("ix_subtask_ready", "subtask", [sa.text("priority DESC"), "created_at"], "status = 'ready'"),
+    ("ix_subtask_ready_capability", "subtask", ["capability"], "status = 'ready'"),
     ("ix_subtask_open", "subtask", ["id"], "status IN ('blocked', 'running', 'judging')"),
 )
 

@@ -140,6 +140,7 @@ def _first_heartbeat(settings: Settings, role: WorkerRole) -> None:
 
 def _run_celery(settings: Settings, role: WorkerRole) -> None:
     role.announce()
+    os.environ["CELERY_CUSTOM_WORKER_POOL"] = "worker.pool:ModelPool"  # Celery reads it when it is imported
     from celery.signals import setup_logging, worker_ready
 
     from worker.app import app
@@ -151,7 +152,7 @@ def _run_celery(settings: Settings, role: WorkerRole) -> None:
         say_ready = threading.Thread(target=_say_ready, args=(settings, role), daemon=True)
         worker_ready.connect(lambda **_: say_ready.start(), weak=False)
     app.steps["worker"].update((Stopping, MemoryWatch, StallWatch))
-    pool = ["--pool", "threads", "--concurrency", "4"] if role.intake else ["--pool", "prefork", "--concurrency", "1"]
+    pool = ["--pool", "threads", "--concurrency", "4"] if role.intake else ["--pool", "custom", "--concurrency", "1"]
     app.worker_main(
         ["worker", "--hostname", role.name, "--events", "--without-gossip", "--without-mingle"]  # noqa: RUF005
         + [*pool, "--loglevel", settings.log_level]

@@ -313,12 +313,37 @@ def test_ready_subtasks_leave_by_priority_then_in_turn_between_sources_then_by_a
     for source, priority in [("flood", 0)] * 6 + [("small", 0)] * 2 + [("flood", 5)]:
         plan(database, source=source, priority=priority)
 
-    ready = do(database, subtasks.lock_ready, 8, [])
+    ready = do(database, subtasks.lock_ready, 8, ["text-generation"])
     order = {r.id: (r.source, r.priority) for r in rows(database, "SELECT id, source, priority FROM subtask")}
 
     assert [order[r.id] for r in ready][:6] == [
         ("flood", 5), ("flood", 0), ("small", 0), ("flood", 0), ("small", 0), ("flood", 0),
     ]  # fmt: skip
+
+
+def test_urgent_work_of_one_source_goes_before_that_of_many_others(database: Engine) -> None:
+    with database.begin() as connection:
+        connection.execute(
+            text(
+                """
+                INSERT INTO task (request, source, priority)
+                SELECT 'x', 'other ' || n, 0 FROM generate_series(1, 60) AS n
+                UNION ALL SELECT 'x', 'urgent', 9 FROM generate_series(1, 20)
+                """
+            )
+        )
+        ids = tasks.lock_pending(connection, 16)
+        urgent = tasks.read_pending(connection, ids)
+        tasks.start_tasks(connection, [subtask_of(task) for task in tasks.read_pending(connection, _all(connection))])
+        ready = subtasks.lock_ready(connection, 16, ["text-generation"])
+
+    assert {task.source for task in urgent} == {"urgent"}
+    sources = {r.id: r.source for r in rows(database, "SELECT id, source FROM subtask")}
+    assert {sources[subtask.id] for subtask in ready} == {"urgent"}
+
+
+def _all(connection: Any) -> list[UUID]:
+    return list(connection.execute(text("SELECT id FROM task")).scalars())
 
 
 def test_a_source_with_much_in_flight_waits_for_the_others(database: Engine) -> None:
@@ -327,7 +352,7 @@ def test_a_source_with_much_in_flight_waits_for_the_others(database: Engine) -> 
     plan(database, source="busy")
     idle = plan(database, source="idle")
 
-    first = do(database, subtasks.lock_ready, 1, [])
+    first = do(database, subtasks.lock_ready, 1, ["text-generation"])
 
     assert first[0].task_id == idle
 
