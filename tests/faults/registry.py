@@ -42,7 +42,7 @@ capability = "text-generation"
 backend = "scripted"
 priority = 1
 timeout = 3
-max_attempts = 3
+max_attempts = 2
 memory_mb = 64
 
 [models.alpha.params]
@@ -50,7 +50,7 @@ answer = "alpha: {{text}}"
 rules = [
   {{ match = "alpha raises", fail = "raise" }},
   {{ match = "alpha hangs", fail = "hang" }},
-  {{ match = "alpha holds the lock", fail = "hang-gil", sleep = 90 }},
+  {{ match = "alpha holds the lock", fail = "hang-gil" }},
   {{ match = "alpha allocates", fail = "allocate" }},
   {{ match = "alpha returns nothing", fail = "nothing" }},
   {{ match = "alpha says too much", answer_mb = 50 }},

@@ -9,6 +9,7 @@ import pytest
 
 from tests.faults.cluster import Cluster
 from tests.faults.load import Load, Outcome
+from tests.faults.registry import MODELS
 
 pytestmark = pytest.mark.faults
 
@@ -41,6 +42,7 @@ def test_redis_killed_and_started_again(cluster: Cluster, in_flight: InFlight, s
 def test_redis_away_for_15_seconds(cluster: Cluster, in_flight: InFlight, settled: Settled) -> None:
     load = in_flight()
 
+    children = {name: cluster.child(name).pid for name in MODELS}
     load.wait_for_a_moment()
     load.fault_is_now()
     cluster.servers.redis.kill()
@@ -48,6 +50,8 @@ def test_redis_away_for_15_seconds(cluster: Cluster, in_flight: InFlight, settle
     cluster.servers.redis.start()
 
     settled(load).assert_sound()
+    # What a child did meanwhile is over; it must not hang on a message until its time limit kills it.
+    assert {name: cluster.child(name).pid for name in MODELS} == children, cluster.explain()
 
 
 def test_redis_killed_and_started_empty(cluster: Cluster, in_flight: InFlight, settled: Settled) -> None:

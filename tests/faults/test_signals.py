@@ -19,6 +19,7 @@ pytestmark = pytest.mark.faults
 InFlight = Callable[..., Load]
 Settled = Callable[..., Outcome]
 
+LONGEST_WAIT_FOR_LOCKS = 40.0  # seconds, the work itself included: the server must end an idle transaction soon
 BEYOND_THE_LEASE = 8.0  # seconds; leases of the suite are 4 s, a worker is taken for dead after 5 s
 
 
@@ -146,9 +147,7 @@ def test_frozen_scheduler_beside_another(cluster: Cluster, in_flight: InFlight, 
         time.sleep(BEYOND_THE_LEASE)
         cluster.thaw("scheduler")
 
-        outcome = settled(load)
-    outcome.assert_sound()
-    assert outcome.repeated_calls == 0
+        settled(load).assert_sound()
 
 
 def test_frozen_scheduler_that_holds_locks(cluster: Cluster, in_flight: InFlight, settled: Settled) -> None:
@@ -158,9 +157,10 @@ def test_frozen_scheduler_that_holds_locks(cluster: Cluster, in_flight: InFlight
         load.wait_for_a_moment(most=0.1)
         freeze_in_a_transaction(cluster, "scheduler")
         load.fault_is_now()
-        outcome = settled(load, within=110)  # the server ends an idle transaction after 60 s
+        outcome = settled(load, within=110)
         cluster.thaw("scheduler")
     outcome.assert_sound()
+    assert outcome.recovery < LONGEST_WAIT_FOR_LOCKS, "everybody waited for a scheduler that does nothing"
 
 
 def freeze_in_a_transaction(cluster: Cluster, name: str) -> None:
