@@ -1,0 +1,291 @@
+"""Workers, judges and schedulers of the state machine: what each does in one transaction, as their processes do it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+from state_machine_world import LEASE, Envelope, Held, Judging, Statement, World
+
+from db import candidates, lease, prune, subtasks, tasks, verdicts
+from db.breaker import Guarded, due_probes, note_batch, note_failure, note_success, start_probe
+from db.lease import Leased
+from db.verdicts import ToJudge, VerdictRow
+from scheduler.dispatch import Dispatcher
+from scheduler.publishing import Publisher
+from scheduler.reconcile import Reconciler
+from scheduler.replacing import back_fill, rebind
+from worker.judging import fallback, only_candidate
+
+ERRORS = {
+    kind: {"kind": kind, "code": f"{kind}_error", "message": f"the {kind} is at fault"}
+    for kind in ("input", "model", "memory")
+}
+WAYS = ("renewed", "given back", "stopped in order", "child lost", "lost")  # of a claim to end, or not
+RULES = ("expire leases", "expire judging", "expire pending", "expire subtasks", "unblock", "skip unreachable",
+         "back-fill", "rebind", "end strays", "finish tasks", "find lost", "prune")  # fmt: skip
+
+
+class Workers:
+    """Whoever runs candidates. Many of them: a claim may outlive its lease without knowing."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def take(self, letter: Envelope, *, stay_open: bool = False) -> None:
+        """A message is delivered: for the first time, again, or long after its rows went another way."""
+        self._world.broker.taken(letter)
+        message = letter.message
+
+        def learn(got: lease.Claim) -> None:
+            assert set(got.ids) <= set(message.candidate_ids)
+            if got.ids:
+                self._world.held.append(Held(got.token, got.ids, message.id, message.model, letter.in_chord))
+
+        self._world.act(
+            lambda connection: lease.claim_message(connection, message.candidate_ids, message.id, LEASE),
+            learn,
+            stay_open=stay_open,
+        )
+
+    def charge(self, held: Held, most: int = 3, *, stay_open: bool = False) -> None:
+        """The next batch enters the model."""
+        batch = [candidate for candidate in held.ids if candidate not in held.charged][:most]
+
+        def learn(ours: list[UUID]) -> None:
+            held.charged += ours
+            for candidate in ours:
+                self._world.entries[candidate] = self._world.entries.get(candidate, 0) + 1
+
+        self._world.act(
+            lambda connection: lease.charge(connection, Leased.CANDIDATE, held.token, batch),
+            learn,
+            stay_open=stay_open,
+        )
+
+    def store(self, held: Held, outcomes: Sequence[str], *, stay_open: bool = False) -> None:
+        """What came of everything that entered the model so far; a part of it may be stored already."""
+        results = [
+            self._result(held, candidate, outcomes[number % len(outcomes)])
+            for number, candidate in enumerate(held.charged)
+        ]
+
+        def statement(connection: Connection) -> list[UUID]:
+            stored = candidates.store(
+                connection, held.token, results, revision="1", retry_delay=2.0, in_chord=held.in_chord
+            )
+            note_batch(connection, held.model, results, self._world.settings.breaker)
+            return stored
+
+        def learn(stored: list[UUID]) -> None:
+            assert not held.stored & set(stored), "a repeated result changed a row"
+            held.stored |= set(stored)
+            said = {result.id: result.output for result in results if result.output is not None}
+            self._world.outputs.update({candidate: said[candidate] for candidate in stored if candidate in said})
+
+        if results:
+            self._world.act(statement, learn, stay_open=stay_open)
+
+    def _result(self, held: Held, candidate: UUID, outcome: str) -> candidates.Result:
+        if outcome == "done":
+            return candidates.Result(id=candidate, seconds=0.1, output=f"{held.model} {next(self._world.numbers)}")
+        return candidates.Result(id=candidate, seconds=0.1, error=ERRORS[outcome])
+
+    def let_go(self, held: Held | Judging, leased: Leased, way: str, *, stay_open: bool = False) -> None:
+        """A claim ends, or does not, without a result."""
+        ways: dict[str, Statement] = {
+            "renewed": lambda connection: lease.renew(connection, leased, held.token, LEASE),
+            "given back": lambda connection: lease.give_back(connection, leased, held.token, 2.0),
+            "stopped in order": lambda connection: lease.return_message(connection, held.message),
+            "child lost": lambda connection: lease.end_message(connection, held.message),
+            "lost": lambda connection: connection.execute(
+                text(
+                    f"UPDATE {leased.table} SET lease_until = now() - interval '1 s' "
+                    f"WHERE token = :token AND status = '{leased.held}'"
+                ),
+                {"token": held.token},
+            ),
+        }
+        self._world.act(ways[way], stay_open=stay_open)
+
+    def finish(self, letter: Envelope, outcomes: Sequence[str]) -> None:
+        """A worker runs a message from beginning to end."""
+        before = len(self._world.held)
+        self.take(letter)
+        for held in self._world.held[before:]:
+            self.charge(held, len(held.ids))
+            self.store(held, outcomes)
+
+
+class Judges:
+    """Whoever judges."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def take(self, call: tuple[UUID, list[UUID]], *, stay_open: bool = False) -> None:
+        """A judge message is delivered: a chord's callback, or one of the scheduler's own."""
+        self._world.broker.taken(call)
+        message, ids = call
+
+        def statement(connection: Connection) -> Judging:
+            claim = verdicts.claim_judging(connection, ids, message, LEASE)
+            loaded = verdicts.load_to_judge(connection, claim.token)
+            assert {subtask.id for subtask in loaded} == set(claim.ids)
+            return Judging(claim.token, message, loaded)
+
+        def learn(got: Judging) -> None:
+            if got.subtasks:
+                self._world.judging.append(got)
+
+        self._world.act(statement, learn, stay_open=stay_open)
+
+    def decide(self, judging: Judging, number: int, *, stay_open: bool = False) -> None:
+        """The verdict on one of the claimed subtasks, maybe for the second time, maybe too late."""
+        subtask = judging.subtasks[number % len(judging.subtasks)]
+        if self._enters(judging, subtask):
+            row = self._verdict(subtask, number)
+            self._world.act(lambda connection: self._store(connection, judging, row), stay_open=stay_open)
+
+    def _store(self, connection: Connection, judging: Judging, row: VerdictRow) -> list[UUID]:
+        ids = verdicts.store_verdicts(connection, judging.token, [row])
+        if row.method == "scripted":
+            note_success(connection, Guarded.JUDGE, row.judge)
+        return ids
+
+    def _enters(self, judging: Judging, subtask: ToJudge) -> bool:
+        """Whether it may go on: an attempt is charged before the judge is asked, where it is asked at all."""
+        unasked = len(subtask.candidates) == 1 or subtask.attempt >= subtask.max_attempts
+        if unasked or subtask.id in judging.charged:
+            return True
+        self._world.act(
+            lambda connection: lease.charge(connection, Leased.SUBTASK, judging.token, [subtask.id]),
+            judging.charged.update,
+        )
+        return subtask.id in judging.charged
+
+    def _verdict(self, subtask: ToJudge, number: int) -> VerdictRow:
+        if len(subtask.candidates) == 1:
+            return only_candidate(subtask)
+        if subtask.attempt >= subtask.max_attempts:
+            return fallback(subtask, subtask.attempt, "lost each time", 0.0)
+        turned = number % len(subtask.candidates)
+        ranked = [c.id for c in (*subtask.candidates[turned:], *subtask.candidates[:turned])]
+        return VerdictRow(
+            subtask_id=subtask.id, winner_id=ranked[0], ranking=ranked, scores={ranked[0]: 1.0}, reason="because",
+            method="scripted", judge=subtask.judge, seconds=0.0,
+        )  # fmt: skip
+
+    def fail(self, judging: Judging, number: int, *, charged: bool, stay_open: bool = False) -> None:
+        """The judge fails on one of them: it is noted, then the subtask waits, or falls back."""
+        subtask = judging.subtasks[number % len(judging.subtasks)]
+        if subtask.id not in judging.charged and not self._enters(judging, subtask):
+            return
+        breaker = self._world.settings.breaker
+        self._world.act(lambda connection: note_failure(connection, Guarded.JUDGE, subtask.judge, "no", breaker))
+        if charged and subtask.attempt + 1 >= subtask.max_attempts:
+            row = fallback(subtask, subtask.attempt + 1, "it failed", 0.0)
+            self._world.act(lambda connection: self._store(connection, judging, row), stay_open=stay_open)
+            return
+        self._world.act(
+            lambda connection: verdicts.judge_failed(
+                connection, judging.token, [subtask.id], "no", 2.0, charged=charged
+            ),
+            stay_open=stay_open,
+        )
+
+    def finish(self, call: tuple[UUID, list[UUID]]) -> None:
+        """A healthy judge judges everything of a message."""
+        before = len(self._world.judging)
+        self.take(call)
+        for judging in self._world.judging[before:]:
+            for number in range(len(judging.subtasks)):
+                self.decide(judging, number)
+
+
+class Schedulers:
+    """Two of them or more: no statement of theirs knows which."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        settings = world.settings
+        self.rules: dict[str, Statement] = {
+            "expire leases": self._expire_leases,
+            "expire judging": self._expire_judging,
+            "expire pending": tasks.expire_pending,
+            "expire subtasks": lambda connection: subtasks.expire_subtasks(connection, settings.deadline_grace),
+            "unblock": subtasks.unblock,
+            "skip unreachable": subtasks.skip_unreachable,
+            "back-fill": lambda connection: back_fill(connection, settings),
+            "rebind": lambda connection: rebind(connection, settings),
+            "end strays": subtasks.end_stray_candidates,
+            "finish tasks": lambda connection: tasks.finish_tasks(connection, tasks.unfinished_business(connection)),
+            "find lost": self._find_lost,
+            "prune": lambda connection: prune.delete_finished(connection, 0, 2),
+        }
+
+    def run(self, rule: str, *, stay_open: bool = False) -> None:
+        """One rule of the reconciler."""
+        alone = not self._world.opened and not stay_open
+
+        def learn(_: Any) -> None:
+            if rule == "end strays" and alone:
+                self._world.raced = False
+
+        self._world.act(self.rules[rule], learn, stay_open=stay_open)
+
+    def _expire_leases(self, connection: Connection) -> None:
+        self._note_lost(connection, Guarded.MODEL, candidates.expire_leases(connection))
+
+    def _expire_judging(self, connection: Connection) -> None:
+        self._note_lost(connection, Guarded.JUDGE, verdicts.expire_judging(connection))
+
+    def _note_lost(self, connection: Connection, guarded: Guarded, lost: dict[str, int]) -> None:
+        for name, calls in sorted(lost.items()):
+            if calls:
+                note_failure(connection, guarded, name, "lost", self._world.settings.breaker, calls=calls)
+
+    def _find_lost(self, connection: Connection) -> None:
+        queues = self._world.settings.registry.queues
+        empty = [name for name, queue in queues.items() if not self._world.broker.queue_lengths([queue])[queue]]
+        candidates.unsend(connection, candidates.lost_messages(connection, empty, 5.0), 2.0)
+
+    def send_waiting(self, model: str, limit: int, *, stay_open: bool = False) -> None:
+        def learn(message: candidates.Message | None) -> None:
+            if message is not None:
+                self._world.broker.post(message, in_chord=False)
+
+        self._world.act(
+            lambda connection: candidates.send_waiting(connection, model, limit), learn, stay_open=stay_open
+        )
+
+    def send_judging(self, *, queue_empty: bool, probing: bool, stay_open: bool = False) -> None:
+        """One judge message of its own; `probing` where a suspended judge is due for a try."""
+        breaker = self._world.settings.breaker
+
+        def statement(connection: Connection) -> verdicts.JudgeMessage | None:
+            probes = due_probes(connection, Guarded.JUDGE) if probing else []
+            message = verdicts.send_judging(
+                connection, grace=5.0, lost_after=5.0, queue_empty=queue_empty, limit=3, probes=probes
+            )
+            for judge in sorted(message.judges & set(probes)) if message else ():
+                start_probe(connection, Guarded.JUDGE, judge, breaker)
+            return message
+
+        def learn(message: verdicts.JudgeMessage | None) -> None:
+            if message is not None:
+                self._world.broker.send_judging(message)
+
+        self._world.act(statement, learn, stay_open=stay_open)
+
+    def look(self) -> None:
+        """One look of the real scheduler, rule by rule; one that meets a lock fails, the next ones run."""
+        world = self._world
+        publisher: Publisher = world.broker  # type: ignore[assignment]
+        reconciler = Reconciler(world.settings, world.engine, publisher)
+        dispatcher = Dispatcher(world.settings, world.engine, publisher)
+        steps: tuple[Callable[[], Any], ...] = (reconciler.reconcile, dispatcher.send_waiting, dispatcher.dispatch)
+        for step in steps:
+            world.attempt(step)
