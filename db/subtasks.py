@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from db.tasks import finish_tasks
+from db.endings import finish_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -191,42 +191,6 @@ def expire_subtasks(connection: Connection, grace: float, limit: int = 1000) -> 
     if expired:
         finish_tasks(connection, list({row.task_id for row in expired}))
     return len(expired)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Exhausted:
-    """A running, locked subtask whose candidates are all terminal and none done. `age` is seconds since the last."""
-
-    id: UUID
-    capability: str
-    options: dict[str, Any]
-    candidates_wanted: int
-    tried: list[str]
-    age: float
-
-
-def lock_exhausted(connection: Connection, limit: int) -> list[Exhausted]:
-    """Lock subtasks that all of their models failed."""
-    rows = connection.execute(
-        text(
-            """
-            WITH locked AS (
-                SELECT s.id, s.capability, s.options, s.candidates_wanted FROM subtask AS s
-                WHERE s.status = 'running'
-                  AND NOT EXISTS (SELECT FROM candidate AS c WHERE c.subtask_id = s.id
-                                  AND (c.finished_at IS NULL OR c.status = 'done'))
-                  AND EXISTS (SELECT FROM candidate AS c WHERE c.subtask_id = s.id)
-                ORDER BY s.id LIMIT :limit FOR UPDATE SKIP LOCKED
-            )
-            SELECT l.*, array_agg(c.model) AS tried,
-                   extract(epoch FROM now() - max(c.finished_at))::double precision AS age
-            FROM locked AS l JOIN candidate AS c ON c.subtask_id = l.id
-            GROUP BY l.id, l.capability, l.options, l.candidates_wanted ORDER BY l.id
-            """
-        ),
-        {"limit": limit},
-    )
-    return [Exhausted(**row._mapping) for row in rows]  # noqa: SLF001 - the documented name
 
 
 def end_stray_candidates(connection: Connection) -> int:

@@ -9,8 +9,9 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import Connection, text
 
+from db.endings import finish_tasks
 from db.lease import Claim
-from db.tasks import announce, finish_tasks
+from db.tasks import announce
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

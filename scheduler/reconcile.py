@@ -11,12 +11,12 @@ from sqlalchemy import Connection, Engine
 
 from db.breaker import Guarded, due_probes, note_failure, start_probe
 from db.candidates import expire_leases, lost_messages, unsend
+from db.endings import expire_pending, finish_tasks, unfinished_business
 from db.engine import transaction
 from db.errors import Unreachable
 from db.logs import get_logger
 from db.settings import Settings
 from db.subtasks import end_stray_candidates, expire_subtasks, skip_unreachable, unblock
-from db.tasks import expire_pending, finish_tasks, unfinished_business
 from db.verdicts import JudgeMessage, expire_judging, send_judging, unsend_judging
 from db.workers import live_queues, live_workers
 from scheduler.publishing import Publisher

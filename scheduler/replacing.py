@@ -9,12 +9,20 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from db.candidates import Addition, Overdue, add_candidates, give_up, lock_overdue, take_back_unserved
 from db.logs import get_logger
 from db.registry import ModelEntry
+from db.replacing import (
+    Addition,
+    Exhausted,
+    Overdue,
+    add_candidates,
+    give_up,
+    lock_exhausted,
+    lock_overdue,
+    take_back_unserved,
+)
 from db.settings import Settings
 from db.states import ModelState
-from db.subtasks import Exhausted, lock_exhausted
 from db.verdicts import fail_exhausted
 from db.workers import live_queues, live_workers, model_states
 from scheduler.dispatch import SELECTOR, able_models

@@ -9,13 +9,13 @@ import typer
 
 from db.blobs import blob_store
 from db.breaker import set_model_state
+from db.endings import cancel_tasks, retry_task
 from db.engine import engine_of, transaction
 from db.errors import InvalidRequest, WaitTimeout
 from db.prune import count_finished, delete_finished, delete_gone_workers, delete_unnamed_files, files_after
 from db.queries import backlogs, judge_rows, model_rows, open_of_source, task_situation, task_status
 from db.settings import Settings, load_settings
 from db.states import ModelState, WorkerState
-from db.tasks import cancel_tasks, retry_task
 from db.workers import live_queues, live_workers, sync_registry
 from scheduler.cli.output import console, print_json
 from scheduler.cli.tasks import find_task

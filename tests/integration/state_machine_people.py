@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 from state_machine_world import LEASE, Envelope, Held, Judging, Statement, World
 
-from db import candidates, lease, prune, subtasks, tasks, verdicts
+from db import candidates, endings, lease, prune, subtasks, verdicts
 from db.breaker import Guarded, due_probes, note_batch, note_failure, note_success, start_probe
 from db.lease import Leased
 from db.verdicts import ToJudge, VerdictRow
@@ -214,14 +214,16 @@ class Schedulers:
         self.rules: dict[str, Statement] = {
             "expire leases": self._expire_leases,
             "expire judging": self._expire_judging,
-            "expire pending": tasks.expire_pending,
+            "expire pending": endings.expire_pending,
             "expire subtasks": lambda connection: subtasks.expire_subtasks(connection, settings.deadline_grace),
             "unblock": subtasks.unblock,
             "skip unreachable": subtasks.skip_unreachable,
             "back-fill": lambda connection: back_fill(connection, settings),
             "rebind": lambda connection: rebind(connection, settings),
             "end strays": subtasks.end_stray_candidates,
-            "finish tasks": lambda connection: tasks.finish_tasks(connection, tasks.unfinished_business(connection)),
+            "finish tasks": lambda connection: endings.finish_tasks(
+                connection, endings.unfinished_business(connection)
+            ),
             "find lost": self._find_lost,
             "prune": lambda connection: prune.delete_finished(connection, 0, 2),
         }

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 
 from db import candidates as c
-from db import prune, tasks, verdicts
+from db import endings, prune, replacing, verdicts
 from db.breaker import Guarded, Rules, note_failure, start_probe
 from db.errors import NotFound
 from tests.integration.test_transitions import finish_all, judge, sent
@@ -68,11 +68,11 @@ def test_a_cancel_and_a_rebind_of_the_same_subtask_both_end(
                                 "VALUES ('delta', 'text-generation', 'scripted', '', 'model.delta')"))  # fmt: skip
 
     with database.begin() as connection:
-        (overdue,) = c.lock_overdue(connection, ["alpha"], 0, 8)
-        cancelling = meanwhile(lambda other: tasks.cancel_tasks(other, [task]))
-        c.give_up(connection, overdue.waiting, "away")
-        added = c.Addition(subtask_id=subtask, model="delta", proposed_by=[], max_attempts=1)
-        assert c.add_candidates(connection, [added]) == 1
+        (overdue,) = replacing.lock_overdue(connection, ["alpha"], 0, 8)
+        cancelling = meanwhile(lambda other: endings.cancel_tasks(other, [task]))
+        replacing.give_up(connection, overdue.waiting, "away")
+        added = replacing.Addition(subtask_id=subtask, model="delta", proposed_by=[], max_attempts=1)
+        assert replacing.add_candidates(connection, [added]) == 1
 
     assert cancelling.result(10) == [task]
     with database.begin() as connection:
@@ -105,11 +105,11 @@ def test_a_task_that_is_pruned_while_it_is_tried_again_is_not_found(
 ) -> None:
     with database.begin() as connection:
         task = connection.execute(text("SELECT task_id FROM subtask")).scalar_one()
-        tasks.cancel_tasks(connection, [task])
+        endings.cancel_tasks(connection, [task])
 
     with database.begin() as connection:
         assert prune.delete_finished(connection, 0, 1) == 1
-        retrying = meanwhile(lambda other: tasks.retry_task(other, task))
+        retrying = meanwhile(lambda other: endings.retry_task(other, task))
 
     with pytest.raises(NotFound):
         retrying.result(10)

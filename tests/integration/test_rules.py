@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import Engine, text
 
-from db import breaker, subtasks, tasks, verdicts
+from db import breaker, endings, replacing, subtasks, tasks, verdicts
 from db import candidates as c
 from db.errors import BacklogFull, InvalidRequest
 from db.registry import ModelEntry
@@ -169,7 +169,7 @@ def test_a_quorum_without_a_judge_expires_after_the_grace(database: Engine) -> N
 def test_a_pending_task_past_its_deadline_expires(database: Engine) -> None:
     run(database, "INSERT INTO task (request, deadline) VALUES ('late', now() - interval '1 s'), ('fine', null)")
 
-    assert do(database, tasks.expire_pending) == 1
+    assert do(database, endings.expire_pending) == 1
     assert [r.request for r in rows(database, "SELECT request FROM task WHERE status = 'expired'")] == ["late"]
 
 
@@ -178,8 +178,8 @@ def test_cancel_ends_everything_and_a_worker_finds_its_token_gone(database: Engi
     message, other = send(database, task, "alpha", "beta", name="a")
     got = claim(database, message)
 
-    assert do(database, tasks.cancel_tasks, [task]) == [task]
-    assert do(database, tasks.cancel_tasks, [task]) == []
+    assert do(database, endings.cancel_tasks, [task]) == [task]
+    assert do(database, endings.cancel_tasks, [task]) == []
     assert store(database, got, output="too late") == []
     assert claim(database, other).ids == []
     assert set(status(database, task).values()) == {"cancelled"}
@@ -191,7 +191,7 @@ def test_a_finished_task_is_not_cancelled(database: Engine) -> None:
                   "VALUES ('x', 'done', 'y', now(), pg_current_xact_id())")  # fmt: skip
     (task,) = rows(database, "SELECT id FROM task")
 
-    assert do(database, tasks.cancel_tasks, [task.id]) == []
+    assert do(database, endings.cancel_tasks, [task.id]) == []
     assert task_row(database, task.id).status == "done"
 
 
@@ -203,18 +203,21 @@ def test_a_subtask_that_all_models_failed_gets_others_and_fails_without(database
     (message,) = send(database, task, "alpha")
     fail(database, message)
     with database.begin() as connection:
-        (exhausted,) = subtasks.lock_exhausted(connection, 10)
+        (exhausted,) = replacing.lock_exhausted(connection, 10)
         assert exhausted.tried == ["alpha"]
-        added = c.add_candidates(
+        added = replacing.add_candidates(
             connection,
-            [c.Addition(subtask_id=exhausted.id, model=m, proposed_by=[], max_attempts=3) for m in ("beta", "gamma")],
+            [
+                replacing.Addition(subtask_id=exhausted.id, model=m, proposed_by=[], max_attempts=3)
+                for m in ("beta", "gamma")
+            ],
         )
     assert added == 2
     ranks = rows(database, "SELECT model, rank, status FROM candidate ORDER BY rank")
     assert [(r.model, r.rank, r.status) for r in ranks] == [
         ("alpha", 0, "error"), ("beta", 1, "chosen"), ("gamma", 2, "chosen"),
     ]  # fmt: skip
-    assert do(database, subtasks.lock_exhausted, 10) == []
+    assert do(database, replacing.lock_exhausted, 10) == []
 
 
 def test_a_candidate_waits_for_its_model_only_so_long(database: Engine) -> None:
@@ -223,12 +226,12 @@ def test_a_candidate_waits_for_its_model_only_so_long(database: Engine) -> None:
     finish_all(database, [alpha])
     run(database, "UPDATE candidate SET sent_at = now() - interval '10 s' WHERE model = 'beta'")
 
-    assert do(database, c.take_back_unserved, ["beta"], 20) == 0
-    assert do(database, c.take_back_unserved, ["beta"], 5) == 1
+    assert do(database, replacing.take_back_unserved, ["beta"], 20) == 0
+    assert do(database, replacing.take_back_unserved, ["beta"], 5) == 1
     with database.begin() as connection:
-        (overdue,) = c.lock_overdue(connection, ["beta"], 5, 10)
+        (overdue,) = replacing.lock_overdue(connection, ["beta"], 5, 10)
         assert (overdue.done, overdue.open, overdue.waiting) == (1, 1, beta.candidate_ids)
-        assert c.give_up(connection, overdue.waiting, "It was away.") == 1
+        assert replacing.give_up(connection, overdue.waiting, "It was away.") == 1
     assert judge(database, alpha.subtask_ids[0]).ids == alpha.subtask_ids
 
 

@@ -29,7 +29,7 @@ from state_machine_checks import check, check_all_is_final
 from state_machine_people import RULES, WAYS, Judges, Schedulers, Workers
 from state_machine_world import JUDGES, LEASE, MODELS, REGISTRY, Envelope, World, world_engine
 
-from db import tasks
+from db import endings, tasks
 from db.breaker import set_model_state
 from db.candidates import Choice, choose_and_send, unsend
 from db.lease import Leased
@@ -139,12 +139,12 @@ class Machine(RuleBasedStateMachine):
         chosen = [nth(self.world.tasks, number) for number in which]
         if again:
             self.world.act(
-                lambda connection: tasks.retry_task(connection, chosen[0]),
+                lambda connection: endings.retry_task(connection, chosen[0]),
                 self.world.tasks.append,
                 stay_open=stay_open,
             )
         else:
-            self.world.act(lambda connection: tasks.cancel_tasks(connection, chosen), stay_open=stay_open)
+            self.world.act(lambda connection: endings.cancel_tasks(connection, chosen), stay_open=stay_open)
 
     # Schedulers
 
