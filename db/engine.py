@@ -91,7 +91,7 @@ def wait_for_postgres(seconds: float) -> Callable[[Callable[[], T]], Callable[[]
     """Decorate a transaction that may be repeated: a lost connection is tried again for up to `seconds`."""
     return retry(
         retry=retry_if_exception_type((OperationalError, Unreachable)),
-        wait=wait_exponential_jitter(0.2, max=5),
+        wait=wait_exponential_jitter(multiplier=0.2, max=5),
         stop=stop_after_delay(seconds),
         reraise=True,
     )
