@@ -44,6 +44,9 @@ SETTINGS = {
     "BAKEOFF_WAVE_SIZE": "32",
 }
 
+_RECENT = """
+SELECT {what}, count(*) FROM {table} WHERE created_at > now() - interval '2 minutes' GROUP BY {what} ORDER BY {what}
+"""
 _UNFINISHED = """
 SELECT model, status, attempt, isolate, message_id, token, lease_until - now() AS lease, not_before - now() AS wait,
        now() - sent_at AS sent, error
@@ -278,9 +281,9 @@ class Cluster(Installation):
         """Where everything stands, for the message of a failed test."""
         parts = [f"ended: {self.ended[-10:]}"]
         for title, look in (
-            ("tasks", "SELECT source, status, count(*) FROM task GROUP BY 1, 2 ORDER BY 1, 2"),
-            ("subtasks", "SELECT source, status, count(*) FROM subtask GROUP BY 1, 2 ORDER BY 1, 2"),
-            ("candidates", "SELECT model, status, attempt, count(*) FROM candidate GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"),
+            ("tasks", _RECENT.format(what="source, status", table="task")),
+            ("subtasks", _RECENT.format(what="source, status", table="subtask")),
+            ("candidates", _RECENT.format(what="model, status, attempt", table="candidate")),
             ("workers", "SELECT name, pid, status, error, now() - heartbeat_at AS age FROM worker ORDER BY name"),
             ("models", "SELECT name, status, reason, consecutive_failures FROM model ORDER BY name"),
             ("judges", "SELECT name, status, reason, consecutive_failures FROM judge ORDER BY name"),
@@ -293,6 +296,10 @@ class Cluster(Installation):
     def logs(self) -> str:
         """The last warnings and errors of every process, and its last lines."""
         return "\n".join(f"== {log.name}\n{_worth_reading(log)}" for log in sorted(self.folder.glob("*.log")))
+
+    def times_logged(self, words: str) -> int:
+        """How often the logs hold these words."""
+        return sum(log.read_text(errors="replace").count(words) for log in self.folder.glob("*.log"))
 
     @staticmethod
     def _said(look: Callable[[], list[Any]]) -> list[str]:
