@@ -121,6 +121,7 @@ class Settings(BaseSettings):
     max_backlog: Count = Field(
         100_000, description="Open tasks per source; `submit` is refused above it, rows inserted with SQL wait."
     )
+    max_bulk: Count = Field(10_000, description="Tasks of one bulk submission: they are one statement, held in memory.")
     max_subtasks: Annotated[int, Field(ge=1, le=256)] = Field(32, description="Subtasks of one task's plan.")
     max_request_chars: Count = Field(100_000, description="Longer requests are refused: no packaged model reads more.")
     max_attachment_bytes: Count = Field(50_000_000, description="Per file; a worker holds a batch of them in memory.")

@@ -73,34 +73,63 @@ class IdempotencyConflict(InvalidRequest):
 
 
 def insert_task(connection: Connection, row: TaskRow, max_backlog: int | None = None) -> tuple[UUID, bool]:
-    """Store one task. Returns its id and whether it is new.
+    """Store one task. Returns its id and whether it is new. See `insert_tasks`."""
+    return insert_tasks(connection, [row], max_backlog)[0]
+
+
+def insert_tasks(
+    connection: Connection, rows: Sequence[TaskRow], max_backlog: int | None = None
+) -> list[tuple[UUID, bool]]:
+    """Store tasks, all or none. Returns each one's id and whether it is new, in order; new ones take one statement.
 
     A row with the idempotency key of a stored one (same source) is not stored again: its id is returned where the
     bodies agree, `IdempotencyConflict` is raised where they do not. The unique index decides, so two callers that race
-    get one task. Raises `BacklogFull` where the source has `max_backlog` open tasks; callers that race may pass it by
-    their number.
+    get one task. Raises `BacklogFull` where a source would have over `max_backlog` open tasks; callers that race may
+    pass it by their number.
     """
-    values = {**_values(row), "max_backlog": max_backlog}
-    new = connection.execute(
-        text(
-            """
-            INSERT INTO task (request, capability, source, priority, options, attachments, idempotency_key, run_at,
-                              deadline, retry_of)
-            SELECT CAST(:request AS text), CAST(:capability AS text), CAST(:source AS text),
-                   CAST(:priority AS smallint), CAST(:options AS jsonb), CAST(:attachments AS jsonb),
-                   CAST(:idempotency_key AS text), CAST(:run_at AS timestamptz), CAST(:deadline AS timestamptz),
-                   CAST(:retry_of AS uuid)
-            WHERE CAST(:max_backlog AS bigint) IS NULL OR (
-                SELECT count(*) FROM (SELECT FROM task WHERE source = :source AND finished_at IS NULL
-                                      LIMIT :max_backlog) AS open) < :max_backlog
-            ON CONFLICT (source, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
-            RETURNING id
-            """
-        ),
-        values,
-    ).scalar()
-    if new is not None:
-        return new, True
+    if not rows:
+        return []
+    new = {
+        row.n: row.id
+        for row in connection.execute(
+            text(
+                """
+                WITH given AS MATERIALIZED (
+                    SELECT bakeoff_uuid7() AS id, r.* FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (
+                        n integer, request text, capability text, source text, priority smallint, options jsonb,
+                        attachments jsonb, idempotency_key text, run_at timestamptz, deadline timestamptz,
+                        retry_of uuid)
+                ), fitting AS (
+                    SELECT g.source FROM (SELECT source, count(*) AS n FROM given GROUP BY source) AS g
+                    WHERE CAST(:max_backlog AS bigint) IS NULL OR g.n + (
+                        SELECT count(*) FROM (SELECT FROM task WHERE source = g.source AND finished_at IS NULL
+                                              LIMIT :max_backlog) AS open) <= :max_backlog
+                ), stored AS (
+                    INSERT INTO task (id, request, capability, source, priority, options, attachments, idempotency_key,
+                                      run_at, deadline, retry_of)
+                    SELECT id, request, capability, source, priority, options, attachments, idempotency_key, run_at,
+                           deadline, retry_of
+                    FROM given WHERE source IN (SELECT source FROM fitting) ORDER BY n
+                    ON CONFLICT (source, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
+                    RETURNING id
+                )
+                SELECT given.n, given.id FROM given JOIN stored ON stored.id = given.id
+                """
+            ),
+            {
+                "rows": json.dumps([{**_values(row), "n": n} for n, row in enumerate(rows)], allow_nan=False),
+                "max_backlog": max_backlog,
+            },
+        )
+    }
+    return [
+        (new[n], True) if n in new else (_stored_before(connection, row, max_backlog or 0), False)
+        for n, row in enumerate(rows)
+    ]
+
+
+def _stored_before(connection: Connection, row: TaskRow, max_backlog: int) -> UUID:
+    """The task that has this row's idempotency key. Raises `BacklogFull` where there is none: it did not fit."""
     stored = connection.execute(
         text(
             """
@@ -109,16 +138,17 @@ def insert_task(connection: Connection, row: TaskRow, max_backlog: int | None = 
             FROM task WHERE source = :source AND idempotency_key = :idempotency_key
             """
         ),
-        values,
+        {**vars(row), "options": json.dumps(row.options), "attachments": json.dumps(row.attachments)},
     ).one_or_none()
     if stored is None:
-        raise BacklogFull(row.source, max_backlog or 0, _retry_after(connection, row.source, max_backlog or 0))
+        raise BacklogFull(row.source, max_backlog, _retry_after(connection, row.source, max_backlog))
     if not stored.same:
         raise IdempotencyConflict(
             f"idempotency_key {row.idempotency_key!r} of source {row.source!r} belongs to task {stored.id}, which asks "
             "for something else; use a new key for a new request."
         )
-    return stored.id, False
+    found: UUID = stored.id
+    return found
 
 
 def _retry_after(connection: Connection, source: str, limit: int) -> int:
@@ -131,17 +161,12 @@ def _retry_after(connection: Connection, source: str, limit: int) -> int:
 
 
 def _values(row: TaskRow) -> dict[str, Any]:
+    """JSON-ready values by column."""
     return {
-        "request": row.request,
-        "capability": row.capability,
-        "source": row.source,
-        "priority": row.priority,
-        "options": json.dumps(row.options),
-        "attachments": json.dumps(row.attachments),
-        "idempotency_key": row.idempotency_key,
-        "run_at": row.run_at,
-        "deadline": row.deadline,
-        "retry_of": row.retry_of,
+        **vars(row),
+        "run_at": _iso(row.run_at),
+        "deadline": _iso(row.deadline),
+        "retry_of": str(row.retry_of) if row.retry_of else None,
     }
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy.exc import OperationalError
@@ -16,6 +15,7 @@ from sqlalchemy.exc import OperationalError
 from db.engine import wait_for_postgres
 from db.errors import BacklogFull, InvalidRequest, RefusedNow
 from db.settings import load_settings
+from scheduler.jsonl import moment
 from scheduler.submit import NewTask, Upload, submit
 from worker.app import app
 
@@ -57,8 +57,8 @@ def submit_task(
         options=options or {},
         attachments=[_attachment(number, item) for number, item in enumerate(attachments)],
         idempotency_key=idempotency_key or self.request.id,
-        run_at=_time("run_at", run_at),
-        deadline=_time("deadline", deadline),
+        run_at=moment("run_at", run_at),
+        deadline=moment("deadline", deadline),
     )
     patient = wait_for_postgres(settings.intake_visibility / 2)  # so a long outage fills the queue, not this process
     return {"task_id": str(patient(lambda: submit(settings, new))())}
@@ -72,15 +72,3 @@ def _attachment(number: int, item: Mapping[str, Any]) -> Upload | Mapping[str, A
     except (binascii.Error, TypeError, ValueError):
         raise InvalidRequest(f"attachments.{number}.data is not base64.") from None
     return Upload(name=str(item.get("name", f"attachment-{number}")), data=data)
-
-
-def _time(field: str, text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise InvalidRequest(f"{field} = {text!r} is not a time in ISO 8601, such as 2026-11-22T18:30:00Z.") from None
-    if moment.tzinfo is None:
-        raise InvalidRequest(f"{field} = {text!r} has no time zone; add Z or an offset such as +01:00.")
-    return moment

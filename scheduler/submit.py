@@ -1,25 +1,35 @@
-"""Taking tasks in: check everything, store the blobs, then one row in one transaction. Nothing is half stored."""
+"""Taking tasks in: check everything, store the blobs, then the rows in one transaction. Nothing is half stored."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy import Engine
 
-from db.blobs import Artifact, artifacts_of, blob_store, digest_of, record_artifacts, touch_artifacts
+from db.blobs import (
+    Artifact,
+    AttachmentRef,
+    artifacts_of,
+    blob_store,
+    digest_of,
+    record_artifacts,
+    touch_artifacts,
+)
 from db.engine import engine_of, transaction
 from db.errors import InvalidRequest, NoWorker
 from db.settings import Settings
-from db.tasks import TaskRow, insert_task
+from db.tasks import TaskRow, insert_tasks
 from db.workers import live_queues, live_workers
 from scheduler.media import sniff
 from scheduler.requests import (
     DEFAULT_CAPABILITY,
+    TaskOptions,
     check_request,
     check_storable,
     parse_attachments,
@@ -63,59 +73,127 @@ def submit(settings: Settings, task: NewTask, *, needs_worker: bool = False) -> 
     `BacklogFull` where the source has too many open tasks, `db.tasks.IdempotencyConflict`, and with `needs_worker`
     `NoWorker` where no live worker serves it right now.
     """
+    return submit_many(settings, [task], needs_worker=needs_worker)[0]
+
+
+def submit_many(settings: Settings, tasks: Sequence[NewTask], *, needs_worker: bool = False) -> list[UUID]:
+    """Store many tasks, all or none, in one transaction; returns their ids in order.
+
+    Raises what `submit` raises; where there are several tasks the sentence names the one at fault by its position.
+    """
+    if len(tasks) > settings.max_bulk:
+        raise InvalidRequest(f"{len(tasks)} tasks in one call; BAKEOFF_MAX_BULK allows {settings.max_bulk}.")
     engine = engine_of(settings.dsn, "submit")
+    drafts = [_of(number, len(tasks), partial(_draft, task, settings)) for number, task in enumerate(tasks)]
+    references = {reference.sha256 for draft in drafts for reference in draft.references}
+    named = references | {file.artifact.sha256 for draft in drafts for file in draft.files}
+    known: dict[str, Artifact] = {}
+    if named:
+        with transaction(engine) as connection:
+            touch_artifacts(connection, named)
+            known = artifacts_of(connection, references)
+    for number, draft in enumerate(drafts):
+        _of(number, len(tasks), partial(_check, draft, settings, known))
+    if needs_worker:
+        for capability, models in {(draft.task.capability, draft.options.models) for draft in drafts}:
+            _require_worker(engine, settings, capability, models)
+    files = [file for draft in drafts for file in draft.files]
+    for file in files:
+        _put(file, settings)
+    with transaction(engine) as connection:
+        record_artifacts(connection, [file.artifact for file in files])
+        return [task for task, _ in insert_tasks(connection, [_row(draft) for draft in drafts], settings.max_backlog)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _NewFile:
+    """A file that a task brings. Its bytes are read again when they are stored: many tasks hold none of them."""
+
+    name: str
+    origin: Path | Upload
+    artifact: Artifact
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Draft:
+    """A task whose own words are checked, not yet what they refer to."""
+
+    task: NewTask
+    options: TaskOptions
+    files: list[_NewFile]
+    references: list[AttachmentRef]
+
+
+T = TypeVar("T")
+
+
+def _of(number: int, count: int, step: Callable[[], T]) -> T:
+    """Take a step for one of `count` tasks, and name the task where the step refuses it."""
+    try:
+        return step()
+    except InvalidRequest as error:
+        if count == 1:
+            raise
+        raise type(error)(f"Task {number} of {count} (the first is 0): {error}") from None
+
+
+def _draft(task: NewTask, settings: Settings) -> _Draft:
     _check_fields(task)
     options = parse_options(task.options)
     if not isinstance(task.attachments, list | tuple):  # a Celery message may hold anything
         raise InvalidRequest("attachments must be a list.")
-    uploads = [_read(item, settings) for item in task.attachments if not isinstance(item, Mapping)]
-    references = parse_attachments([item for item in task.attachments if isinstance(item, Mapping)])
-    digests = [digest_of(upload.data) for upload in uploads]
-    with transaction(engine) as connection:
-        touch_artifacts(connection, [*digests, *(reference.sha256 for reference in references)])
-        known = artifacts_of(connection, [reference.sha256 for reference in references])
-    for reference in references:
+    return _Draft(
+        task=task,
+        options=options,
+        files=[_new_file(item, settings) for item in task.attachments if not isinstance(item, Mapping)],
+        references=parse_attachments([item for item in task.attachments if isinstance(item, Mapping)]),
+    )
+
+
+def _new_file(item: Path | Upload, settings: Settings) -> _NewFile:
+    upload = _read(item, settings)
+    artifact = Artifact(sha256=digest_of(upload.data), size=len(upload.data), media_type=sniff(upload.data))
+    return _NewFile(name=upload.name, origin=item if isinstance(item, Path) else upload, artifact=artifact)
+
+
+def _check(draft: _Draft, settings: Settings, known: Mapping[str, Artifact]) -> None:
+    for reference in draft.references:
         if reference.sha256 not in known:
             raise InvalidRequest(f"attachments: no file {reference.sha256} is stored; upload it first.")
-    types = [sniff(upload.data) for upload in uploads]
     check_request(
         settings.registry,
         settings,
-        request=task.request,
-        capability=task.capability,
-        options=options,
+        request=draft.task.request,
+        capability=draft.task.capability,
+        options=draft.options,
         media_types=[
-            *zip((upload.name for upload in uploads), types, strict=True),
-            *((reference.name, known[reference.sha256].media_type) for reference in references),
+            *((file.name, file.artifact.media_type) for file in draft.files),
+            *((reference.name, known[reference.sha256].media_type) for reference in draft.references),
         ],
     )
-    if needs_worker:
-        _require_worker(engine, settings, task.capability, options.models)
-    blobs = blob_store(settings.blobs)
-    for upload in uploads:
-        blobs.put(upload.data)
-    stored = [
-        Artifact(sha256=digest, size=len(upload.data), media_type=media_type)
-        for digest, upload, media_type in zip(digests, uploads, types, strict=True)
-    ]
-    row = TaskRow(
+
+
+def _put(file: _NewFile, settings: Settings) -> None:
+    if blob_store(settings.blobs).put(_read(file.origin, settings).data) != file.artifact.sha256:
+        raise InvalidRequest(f"{file.name} changed while it was read; submit it again when it is whole.")
+
+
+def _row(draft: _Draft) -> TaskRow:
+    task = draft.task
+    return TaskRow(
         request=task.request,
         capability=task.capability,
         source=task.source,
         priority=task.priority,
         options=dict(task.options),
         attachments=[
-            *({"sha256": d, "name": upload.name} for d, upload in zip(digests, uploads, strict=True)),
-            *(reference.model_dump() for reference in references),
+            *({"sha256": file.artifact.sha256, "name": file.name} for file in draft.files),
+            *(reference.model_dump() for reference in draft.references),
         ],
         idempotency_key=task.idempotency_key,
         run_at=task.run_at,
         deadline=task.deadline,
     )
-    with transaction(engine) as connection:
-        record_artifacts(connection, stored)
-        task_id, _ = insert_task(connection, row, settings.max_backlog)
-    return task_id
 
 
 def _require_worker(engine: Engine, settings: Settings, capability: str | None, models: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ from db.errors import InvalidRequest, NotFound
 from db.queries import latest_results, open_counts, open_tasks, task_status, task_story, tasks_starting_with
 from db.settings import Settings, load_settings
 from db.states import TaskState
+from scheduler.cli.bulk import submit_file
 from scheduler.cli.output import console, print_json, print_story, short, state, table
 from scheduler.cli.times import moment_of
 from scheduler.submit import NewTask, submit
@@ -53,6 +54,14 @@ def submit_command(
     deadline: Annotated[
         str | None, typer.Option(help="Judge what exists by then, or expire: 15m from now, or a time.")
     ] = None,
+    from_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            allow_dash=True,
+            help="A file of JSON lines, one task each (- reads standard input); options fill in what lines omit.",
+        ),
+    ] = None,
     without_worker: Annotated[
         bool, typer.Option("--without-worker", help="Store the task even where nobody serves it yet.")
     ] = False,
@@ -64,17 +73,20 @@ def submit_command(
 ) -> None:
     """Store a task; models answer it, a judge picks the best."""
     settings = load_settings()
-    task = NewTask(
-        request=request,
-        capability=capability,
-        source=source,
-        priority=priority,
-        options=_options(model, candidates, judge, param),
-        attachments=attach or [],
-        idempotency_key=idempotency_key,
-        run_at=moment_of("--run-at", run_at) if run_at else None,
-        deadline=moment_of("--deadline", deadline) if deadline else None,
-    )
+    shared: dict[str, Any] = {
+        "capability": capability,
+        "source": source,
+        "priority": priority,
+        "options": _options(model, candidates, judge, param),
+        "run_at": moment_of("--run-at", run_at) if run_at else None,
+        "deadline": moment_of("--deadline", deadline) if deadline else None,
+    }
+    if from_file is not None:
+        if request or attach or idempotency_key or wait:
+            raise InvalidRequest("--from takes requests, files and keys from its lines, and does not wait.")
+        submit_file(settings, from_file, shared, needs_worker=not without_worker, as_json=as_json)
+        return
+    task = NewTask(request=request, attachments=attach or [], idempotency_key=idempotency_key, **shared)
     task_id = submit(settings, task, needs_worker=not without_worker)
     if not wait:
         _print_accepted(task_id, as_json=as_json)
