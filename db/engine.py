@@ -27,8 +27,10 @@ CHANNEL = "bakeoff"
 
 T = TypeVar("T")
 
+#: A process that stands still in a transaction (frozen, swapped out, cut off) holds up everybody who needs its rows:
+#: ours do nothing but SQL in one, so a short time says that something is wrong with it.
 SERVER_TIMEOUTS = (
-    "-c lock_timeout=10s -c statement_timeout=60s -c idle_in_transaction_session_timeout=60s -c timezone=UTC"
+    "-c lock_timeout=10s -c statement_timeout=60s -c idle_in_transaction_session_timeout=10s -c timezone=UTC"
 )
 
 
