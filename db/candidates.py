@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import Connection, text
 
+from db.cache import HIT
 from db.tasks import announce
 
 if TYPE_CHECKING:
@@ -25,6 +26,16 @@ class Choice:
     proposed_by: list[dict[str, Any]]
     max_attempts: int
     message_id: UUID
+    input_key: bytes | None = None  # where the model's outputs may come from the cache
+    revision: str = ""  # of the model, for the cache
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sent:
+    """What was stored as sent, and the subtasks that need no message: the cache holds all of their outputs."""
+
+    messages: list[Message]
+    answered: frozenset[UUID]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,22 +75,39 @@ class Result:
     error: Mapping[str, str] | None = None
 
 
-def choose_and_send(connection: Connection, choices: Sequence[Choice]) -> list[Message]:
+def choose_and_send(connection: Connection, choices: Sequence[Choice]) -> Sent:
     """Store the candidates of ready, locked subtasks as sent, and set the subtasks running. One statement.
 
-    The rows are committed before anything is published: a scheduler that dies in between leaves messages that were
-    never sent, which the reconciler sends again.
+    What the result cache holds is done at once and in no message. The rows are committed before anything is published:
+    a scheduler that dies in between leaves messages that were never sent, which the reconciler sends again.
     """
     rows = connection.execute(
         text(
-            """
-            WITH chosen AS (
-                INSERT INTO candidate (subtask_id, model, rank, proposed_by, max_attempts, status, message_id, sent_at,
-                                       sends, in_chord)
-                SELECT subtask_id, model, rank, proposed_by, max_attempts, 'sent', message_id, now(), 1, true
+            f"""
+            WITH given AS (
+                SELECT r.subtask_id, r.model, r.rank, r.proposed_by, r.max_attempts, r.message_id,
+                       decode(r.input_key, 'hex') AS input_key, r.revision
                 FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (
                     subtask_id uuid, model text, rank smallint, proposed_by jsonb, max_attempts smallint,
-                    message_id uuid)
+                    message_id uuid, input_key text, revision text)
+            ), looked_up AS (
+                SELECT r.*, hit.*, count(hit.output) OVER (PARTITION BY r.subtask_id)
+                                   = count(*) OVER (PARTITION BY r.subtask_id) AS answered
+                FROM given AS r LEFT JOIN LATERAL ({HIT}) AS hit ON r.input_key IS NOT NULL
+            ), chosen AS (
+                INSERT INTO candidate (subtask_id, model, rank, proposed_by, max_attempts, input_key, status,
+                                       message_id, sent_at, sends, in_chord, output, detail, usage, cached, seconds,
+                                       revision, finished_at)
+                SELECT subtask_id, model, rank, proposed_by, max_attempts, input_key,
+                       CASE WHEN output IS NULL THEN 'sent' ELSE 'done' END,
+                       CASE WHEN output IS NULL THEN message_id END,
+                       CASE WHEN output IS NULL THEN now() END,
+                       CASE WHEN output IS NULL THEN 1 ELSE 0 END,
+                       NOT answered, output, detail, usage, output IS NOT NULL,
+                       CASE WHEN output IS NOT NULL THEN 0 END,
+                       CASE WHEN output IS NOT NULL THEN revision END,
+                       CASE WHEN output IS NOT NULL THEN now() END
+                FROM looked_up
                 RETURNING id, subtask_id, model, message_id
             ), started AS (
                 UPDATE subtask SET status = 'running' WHERE id IN (SELECT subtask_id FROM chosen) AND status = 'ready'
@@ -89,18 +117,25 @@ def choose_and_send(connection: Connection, choices: Sequence[Choice]) -> list[M
                    array_agg(s.task_id) AS task_ids
             FROM chosen AS c JOIN started AS s ON s.id = c.subtask_id
             GROUP BY c.message_id, c.model
-            """
+            """  # noqa: S608 - a constant
         ),
-        {
-            "rows": json.dumps(
-                [
-                    {**vars(choice), "subtask_id": str(choice.subtask_id), "message_id": str(choice.message_id)}
-                    for choice in choices
-                ]
-            )
-        },
+        {"rows": json.dumps([_choice_json(choice) for choice in choices])},
+    ).all()
+    waiting = {subtask for row in rows if row.message_id is not None for subtask in row.subtask_ids}
+    everything = {subtask for row in rows for subtask in row.subtask_ids}
+    return Sent(
+        messages=[_message(row) for row in rows if row.message_id is not None],
+        answered=frozenset(everything - waiting),
     )
-    return [_message(row) for row in rows]
+
+
+def _choice_json(choice: Choice) -> dict[str, Any]:
+    return {
+        **vars(choice),
+        "subtask_id": str(choice.subtask_id),
+        "message_id": str(choice.message_id),
+        "input_key": choice.input_key.hex() if choice.input_key else None,
+    }
 
 
 def send_waiting(connection: Connection, model: str, limit: int) -> Message | None:

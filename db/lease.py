@@ -6,7 +6,7 @@ database's. Storing a result ends the lease in the same statement (`db.candidate
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import Connection, text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 
 class Leased(Enum):
@@ -31,11 +31,15 @@ class Leased(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """What a claim got: `ids` are ours under `token`; `held` counts rows that the same message's live lease holds."""
+    """What a claim got: `ids` are ours under `token`; `held` counts rows that the same message's live lease holds.
+
+    `keys` holds the input keys (`db.cache`) of those that have one.
+    """
 
     token: UUID
     ids: list[UUID]
     held: int
+    keys: Mapping[UUID, bytes] = field(default_factory=dict)
 
 
 def claim_message(connection: Connection, ids: Sequence[UUID], message: UUID, seconds: float) -> Claim:
@@ -52,18 +56,23 @@ def claim_message(connection: Connection, ids: Sequence[UUID], message: UUID, se
                 UPDATE candidate SET status = 'running', token = :token,
                        lease_until = now() + make_interval(secs => :seconds)
                 WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'sent' AND message_id = :message
-                RETURNING id
+                RETURNING id, input_key
             )
-            SELECT id, false AS held FROM taken
+            SELECT id, input_key, false AS held FROM taken
             UNION ALL
-            SELECT id, true FROM candidate
+            SELECT id, NULL, true FROM candidate
             WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'running' AND message_id = :message
               AND lease_until > now()
             """
         ),
         {"token": token, "seconds": seconds, "ids": list(ids), "message": message},
     ).all()
-    return Claim(token=token, ids=[row.id for row in rows if not row.held], held=sum(1 for row in rows if row.held))
+    return Claim(
+        token=token,
+        ids=[row.id for row in rows if not row.held],
+        held=sum(1 for row in rows if row.held),
+        keys={row.id: row.input_key for row in rows if row.input_key is not None},
+    )
 
 
 def renew(connection: Connection, leased: Leased, token: UUID, seconds: float) -> int:
@@ -124,16 +133,19 @@ def return_message(connection: Connection, message: UUID) -> int:
     )
 
 
-def give_back(connection: Connection, leased: Leased, token: UUID, delay: float = 0.0) -> int:
-    """End a lease whose rows were not worked on; nothing is charged, they are due again after `delay` seconds.
+def give_back(
+    connection: Connection, leased: Leased, token: UUID, delay: float = 0.0, uncharge: Sequence[UUID] = ()
+) -> int:
+    """End a lease whose rows were not worked on; they are due again after `delay` seconds.
 
-    Returns how many rows went back.
+    Nothing is charged; those in `uncharge` had been, for a batch that was not begun. Returns how many rows went back.
     """
     return connection.execute(
         text(
             f"UPDATE {leased.table} SET status = '{leased.returns}', token = NULL, lease_until = NULL, "  # noqa: S608
-            "message_id = NULL, sent_at = NULL, not_before = now() + make_interval(secs => :delay) "
+            "message_id = NULL, sent_at = NULL, not_before = now() + make_interval(secs => :delay), "
+            "attempt = greatest(attempt - CASE WHEN id = ANY(CAST(:uncharge AS uuid[])) THEN 1 ELSE 0 END, 0) "
             f"WHERE token = :token AND status = '{leased.held}'"
         ),
-        {"token": token, "delay": delay},
+        {"token": token, "delay": delay, "uncharge": list(uncharge)},
     ).rowcount

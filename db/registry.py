@@ -6,6 +6,8 @@ short and plain. A capability is a Hugging Face pipeline tag, optionally with a 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tomllib
 from functools import cached_property
 from pathlib import Path
@@ -123,7 +125,7 @@ class ModelEntry(_Strict):
     capability: Capability
     backend: Name
     source: Source = NoSource()
-    revision: str = ""  # part of the result cache's key; empty: derived from the source
+    revision: str = ""  # of weights that change under the same source; part of the result cache's key
     priority: int = 100  # lower is chosen first by the `priority` selector
     max_batch: Annotated[int, Field(ge=1, le=4096)] = 8  # inputs of one message, and of one batch at most
     window: Annotated[int, Field(ge=1, le=64)] = 2  # unfinished messages on the queue: one running, one waiting
@@ -134,6 +136,7 @@ class ModelEntry(_Strict):
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     trust_remote_code: bool = False
     deterministic: bool = False
+    cache: bool | None = None  # whether equal inputs are answered from stored outputs; empty: where deterministic
     params: dict[str, Any] = {}  # handed to the backend, which checks them
     metadata: dict[str, Any] = {}  # downloads, likes, trending, benchmark scores: what selectors read
 
@@ -141,6 +144,18 @@ class ModelEntry(_Strict):
     def queue(self) -> str:
         """Name of the Celery queue, one per model."""
         return f"model.{self.name}"
+
+    @property
+    def caches(self) -> bool:
+        """Whether an output that is stored answers the same input again."""
+        return self.deterministic if self.cache is None else self.cache
+
+    @cached_property
+    def exact_revision(self) -> str:
+        """What a stored output depends on beside its input: the revision, and a hash of how the model is run."""
+        run = self.model_dump(mode="json", include={"backend", "source", "dtype", "params", "trust_remote_code"})
+        digest = hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:12]
+        return f"{self.revision}+{digest}" if self.revision else digest
 
 
 class CapabilityEntry(_Strict):

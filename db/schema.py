@@ -20,6 +20,7 @@ from sqlalchemy import (
     ForeignKey,
     ForeignKeyConstraint,
     Index,
+    LargeBinary,
     MetaData,
     SmallInteger,
     Text,
@@ -222,6 +223,7 @@ class Subtask(Lease, Base):
     options: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
     source: Mapped[str]
     priority: Mapped[int] = mapped_column(SmallInteger)
+    input_key: Mapped[bytes | None] = mapped_column(LargeBinary)  # sha256 of what its models read (`db.cache`)
     candidates_wanted: Mapped[int] = mapped_column(SmallInteger)
     quorum: Mapped[int] = mapped_column(SmallInteger, server_default=text("1"))
     judge: Mapped[str]
@@ -338,6 +340,7 @@ class Candidate(Lease, Base):
     seconds: Mapped[float | None]  # its share of its batch's time in the model
     revision: Mapped[str | None]
     cached: Mapped[bool] = mapped_column(server_default=text("false"))
+    input_key: Mapped[bytes | None] = mapped_column(LargeBinary)  # its subtask's, where the model's outputs are cached
     finished_at: Mapped[datetime | None]
 
     __table_args__ = (
@@ -354,6 +357,12 @@ class Candidate(Lease, Base):
         UniqueConstraint("id", "subtask_id"),  # what a verdict's winner refers to
         Index("ix_candidate_in_flight", "model", "message_id", postgresql_where=text("status IN ('sent', 'running')")),
         Index("ix_candidate_failed", "model", "finished_at", postgresql_where=text("status IN ('error', 'dead')")),
+        Index(
+            "ix_candidate_cache",
+            "model",
+            "input_key",
+            postgresql_where=text("input_key IS NOT NULL AND status = 'done'"),
+        ),
         Index("ix_candidate_chosen", "model", "not_before", postgresql_where=text("status = 'chosen'")),
         HOT,
     )

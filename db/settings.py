@@ -69,7 +69,13 @@ class Settings(BaseSettings):
     candidates: Annotated[int, Field(ge=1, le=16)] = Field(3, description="Models per subtask (k).")
     max_candidates: Annotated[int, Field(ge=1, le=64)] = Field(8, description="Most models one subtask may try.")
     wave_size: Annotated[int, Field(ge=1, le=1024)] = Field(
-        8, description="Subtasks that leave together at most; a wave never waits to be filled."
+        32, description="Subtasks that leave together at most; a wave never waits to be filled."
+    )
+    wave_seconds: Seconds = Field(
+        30.0, description="A wave is cut so that no model needs longer for it, by its measured seconds per input."
+    )
+    cache_max_bytes: Annotated[int, Field(ge=0)] = Field(
+        10_000_000, description="Larger inputs are not answered from stored outputs: they hardly ever come twice."
     )
     settle_seconds: Annotated[float, Field(ge=0)] = Field(
         20.0, description="After its start a scheduler waits this long for all models before it goes on with fewer."

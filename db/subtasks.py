@@ -24,6 +24,7 @@ class ReadySubtask:
     options: dict[str, Any]
     candidates_wanted: int
     judge: str
+    input_key: bytes | None
     group: str  # capability, and the models that the caller named: what can be stuck together
 
 
@@ -77,7 +78,7 @@ def lock_ready(
                 ORDER BY s.priority DESC, turn, r.created_at
                 LIMIT :limit
             )
-            SELECT s.id, s.task_id, s.capability, s.options, s.candidates_wanted, s.judge,
+            SELECT s.id, s.task_id, s.capability, s.options, s.candidates_wanted, s.judge, s.input_key,
                    s.capability || coalesce(s.options ->> 'models', '') AS "group"
             FROM subtask AS s JOIN ranked ON ranked.id = s.id
             WHERE s.status = 'ready'

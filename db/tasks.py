@@ -63,6 +63,7 @@ class SubtaskRow:
     quorum: int
     judge: str
     deadline: datetime | None
+    input_key: bytes | None = None  # see `db.cache`
     needs: tuple[str, ...] = ()  # names of subtasks of the same task
 
 
@@ -246,12 +247,12 @@ def start_tasks(connection: Connection, subtasks: Sequence[SubtaskRow], max_subt
                 SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (
                     task_id uuid, position smallint, name text, capability text, inputs jsonb, options jsonb,
                     source text, priority smallint, candidates_wanted smallint, quorum smallint, judge text,
-                    deadline timestamptz, needs jsonb)
+                    deadline timestamptz, input_key text, needs jsonb)
             ), planned AS (
                 INSERT INTO subtask (task_id, position, name, capability, inputs, options, source, priority,
-                                     candidates_wanted, quorum, judge, deadline, status)
+                                     candidates_wanted, quorum, judge, deadline, input_key, status)
                 SELECT task_id, position, name, capability, inputs, options, source, priority,
-                       candidates_wanted, quorum, judge, deadline,
+                       candidates_wanted, quorum, judge, deadline, decode(input_key, 'hex'),
                        CASE WHEN needs = '[]' THEN 'ready' ELSE 'blocked' END
                 FROM given
                 RETURNING id, task_id, name
@@ -267,16 +268,18 @@ def start_tasks(connection: Connection, subtasks: Sequence[SubtaskRow], max_subt
             WHERE id IN (SELECT task_id FROM planned) AND status = 'pending'
             """
         ),
-        {
-            "rows": json.dumps(
-                [
-                    {**vars(row), "task_id": str(row.task_id), "deadline": _iso(row.deadline), "needs": list(row.needs)}
-                    for row in subtasks
-                ],
-                allow_nan=False,
-            )
-        },
+        {"rows": json.dumps([_subtask_json(row) for row in subtasks], allow_nan=False)},
     )
+
+
+def _subtask_json(row: SubtaskRow) -> dict[str, Any]:
+    return {
+        **vars(row),
+        "task_id": str(row.task_id),
+        "deadline": _iso(row.deadline),
+        "input_key": row.input_key.hex() if row.input_key else None,
+        "needs": list(row.needs),
+    }
 
 
 def _check_plans(subtasks: Sequence[SubtaskRow], max_subtasks: int) -> None:

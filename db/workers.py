@@ -129,11 +129,15 @@ def _model_json(model: ModelEntry) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRow:
-    """What decides whether a model is chosen and sent. `probe_due`: suspended, and may be asked once now."""
+    """What decides whether a model is chosen and sent, and how much of it.
+
+    `probe_due`: suspended, and may be asked once now. `seconds_per_item`: measured; None before its first batch.
+    """
 
     name: str
     status: str
     probe_due: bool
+    seconds_per_item: float | None
 
 
 def model_states(connection: Connection, names: Sequence[str], *, lock: bool = False) -> dict[str, ModelRow]:
@@ -141,7 +145,9 @@ def model_states(connection: Connection, names: Sequence[str], *, lock: bool = F
     rows = connection.execute(
         text(
             f"""
-            SELECT name, status, status = 'suspended' AND coalesce(probe_after <= now(), true) AS probe_due FROM model
+            SELECT name, status, status = 'suspended' AND coalesce(probe_after <= now(), true) AS probe_due,
+                   seconds_per_item
+            FROM model
             WHERE name = ANY(CAST(:names AS text[])) ORDER BY name {"FOR NO KEY UPDATE" if lock else ""}
             """  # noqa: S608 - one of two constants
         ),

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import Connection, Engine
 
 from db.breaker import Guarded, start_probe
-from db.candidates import Choice, Message, choose_and_send, in_flight, send_waiting, unsend, waiting_models
+from db.candidates import Choice, Message, Sent, choose_and_send, in_flight, send_waiting, unsend, waiting_models
 from db.engine import transaction
 from db.errors import Unreachable
 from db.logs import get_logger
@@ -49,6 +49,7 @@ class Room:
     probes: dict[str, ModelEntry] = field(default_factory=dict)  # suspended: one candidate may find out
     left: dict[str, int] = field(default_factory=dict)
     judge_left: int = 1
+    seconds: dict[str, float] = field(default_factory=dict)  # per input, of the models that were measured
 
     def open_to(self, capabilities: Sequence[str]) -> list[str]:
         """Those of these capabilities for which at least one more message could leave."""
@@ -81,6 +82,7 @@ class Dispatcher:
         self._publisher = publisher
         self._started = time.monotonic()
         self._looked_deeper = float("-inf")
+        self.answered = 0  # subtasks that the result cache answered whole: they wait for a judge and for nothing else
 
     def dispatch(self) -> int:
         """Send what can be sent now. Returns how many subtasks left. Raises `Unreachable` where Redis is away."""
@@ -93,9 +95,12 @@ class Dispatcher:
         with transaction(self._engine) as connection:
             room = self._room(connection, names, lengths)
             waves = list(self._waves(connection, room, capabilities))
-            messages = choose_and_send(connection, list(self._choices(waves))) if waves else []
+            if not waves:
+                return 0
+            sent = choose_and_send(connection, list(self._choices(waves)))
             self._note_probes(connection, {model.name for wave in waves for model in wave.models} - set(room.models))
-        self._publish(waves, messages)
+        self.answered += len(sent.answered)
+        self._publish(waves, sent)
         return sum(len(wave.subtasks) for wave in waves)
 
     def send_waiting(self) -> int:
@@ -119,7 +124,7 @@ class Dispatcher:
     def _waiting(self, connection: Connection, room: Room) -> Iterator[Message]:
         """A message per model with room; a suspended model's probe carries one candidate."""
         for model in (*room.models.values(), *room.draining.values(), *room.probes.values()):
-            limit = 1 if model.name in room.probes else self._largest([model])
+            limit = 1 if model.name in room.probes else self._largest([model], room)
             if room.take([model]) and (message := send_waiting(connection, model.name, limit)) is not None:
                 self._note_probes(connection, {model.name} & set(room.probes))
                 yield message
@@ -150,6 +155,7 @@ class Dispatcher:
             probes=probes,
             left=left,
             judge_left=self._settings.judge_window - lengths[JUDGE_QUEUE],
+            seconds={name: row.seconds_per_item for name, row in states.items() if row.seconds_per_item},
         )
 
     def _waves(self, connection: Connection, room: Room, capabilities: Sequence[str]) -> Iterator[Wave]:
@@ -179,14 +185,22 @@ class Dispatcher:
         return True
 
     def _waves_of(self, models: list[ModelEntry], subtasks: list[ReadySubtask], room: Room) -> Iterator[Wave]:
-        size = min(self._settings.wave_size, self._largest(models))
+        size = min(self._settings.wave_size, self._largest(models, room))
         for start in range(0, len(subtasks), size):
             if not room.take(models, judge=True):
                 return
             yield Wave(models=tuple(models), subtasks=tuple(subtasks[start : start + size]))
 
-    def _largest(self, models: Sequence[ModelEntry]) -> int:
-        return min(min(model.max_batch, largest_message(self._settings, model)) for model in models)
+    def _largest(self, models: Sequence[ModelEntry], room: Room) -> int:
+        """Candidates of one message that each of these models takes, and by what was measured works off in time."""
+        return min(
+            min(
+                model.max_batch,
+                largest_message(self._settings, model),
+                max(1, int(self._settings.wave_seconds / room.seconds.get(model.name, 1e-9))),
+            )
+            for model in models
+        )
 
     def _select(self, subtask: ReadySubtask, room: Room) -> list[ModelEntry]:
         """The first k live models of the subtask's capability; none while the scheduler still waits for some.
@@ -217,16 +231,20 @@ class Dispatcher:
                         proposed_by=[{"selector": SELECTOR, "rank": rank}],
                         max_attempts=model.max_attempts,
                         message_id=message,
+                        input_key=subtask.input_key if model.caches else None,
+                        revision=model.exact_revision,
                     )
 
-    def _publish(self, waves: Sequence[Wave], messages: Sequence[Message]) -> None:
+    def _publish(self, waves: Sequence[Wave], sent: Sent) -> None:
         """Publish committed waves. What cannot be published goes back, and `Unreachable` is raised."""
         of_subtask: dict[UUID, list[Message]] = defaultdict(list)
-        for message in messages:
+        for message in sent.messages:
             of_subtask[message.subtask_ids[0]].append(message)
         for number, wave in enumerate(waves):
-            ids = [subtask.id for subtask in wave.subtasks]
+            ids = [subtask.id for subtask in wave.subtasks if subtask.id not in sent.answered]
             ours = [message for subtask in ids for message in of_subtask[subtask]]
+            if not ours:
+                continue
             try:
                 self._publisher.send_wave(ours, ids, self._settings.registry.models)
             except Unreachable:
@@ -234,9 +252,9 @@ class Dispatcher:
                 self._take_back([message for subtask in rest for message in of_subtask[subtask]])
                 raise
             log.info(
-                f"Sent a wave of {len(ids)} to {', '.join(model.name for model in wave.models)}",
+                f"Sent a wave of {len(ids)} to {', '.join(message.model for message in ours)}",
                 action="wave_sent",
-                models=[model.name for model in wave.models],
+                models=[message.model for message in ours],
                 subtasks=[str(subtask) for subtask in ids],
             )
 

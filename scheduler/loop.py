@@ -83,6 +83,9 @@ class Scheduler:
             self._reconciled = time.monotonic()
         sent = self._dispatcher.send_waiting()  # before new ones, or a long backlog starves what was begun
         sent += self._dispatcher.dispatch()
+        if self._dispatcher.answered:
+            self._dispatcher.answered = 0
+            self._reconciler.judge_what_is_unjudged()
         self._say_alive()
         return planned == PLANNED_AT_ONCE or sent > 0
 

@@ -10,11 +10,13 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from db.blobs import Artifact, artifacts_of
+from db.cache import input_key
 from db.errors import InvalidRequest
 from db.logs import get_logger
+from db.registry import CapabilityEntry
 from db.settings import Settings
 from db.tasks import PendingTask, SubtaskRow, lock_pending, read_pending, reject_tasks, start_tasks
-from scheduler.requests import check_request, parse_attachments, parse_options
+from scheduler.requests import TaskOptions, check_request, parse_attachments, parse_options
 from worker.cleaning import clean_text
 
 log = get_logger(__name__)
@@ -104,4 +106,21 @@ def _only_subtask(settings: Settings, task: PendingTask, known: dict[str, Artifa
         quorum=1,
         judge=options.judge or entry.judge,
         deadline=task.deadline,
+        input_key=_input_key(settings, task, entry, options, [known[reference.sha256] for reference in references]),
+    )
+
+
+def _input_key(
+    settings: Settings, task: PendingTask, entry: CapabilityEntry, options: TaskOptions, files: Sequence[Artifact]
+) -> bytes | None:
+    """The key of the result cache; None where the caller wants none, or what is read is too much to keep."""
+    size = len(task.request) + sum(file.size for file in files)
+    if not options.cache or size > settings.cache_max_bytes:
+        return None
+    return input_key(
+        capability=entry.name,
+        instruction=entry.instruction,
+        texts=[task.request],
+        files=[(item["sha256"], item.get("name", "")) for item in task.attachments],
+        params=options.params,
     )

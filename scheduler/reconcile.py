@@ -46,7 +46,7 @@ class Reconciler:
             with transaction(self._engine) as connection:
                 rule(connection)
         self._find_lost_messages()
-        self._judge_what_is_unjudged()
+        self.judge_what_is_unjudged()
 
     def _expire_leases(self, connection: Connection) -> None:
         lost = expire_leases(connection)
@@ -99,7 +99,8 @@ class Reconciler:
             lost = lost_messages(connection, empty, self._settings.lost_after)
             self._note("messages_lost", unsend(connection, lost, self._settings.retry_delay) if lost else 0)
 
-    def _judge_what_is_unjudged(self) -> None:
+    def judge_what_is_unjudged(self) -> None:
+        """Send what is complete, and no chord will judge, to the judges. Raises `Unreachable`."""
         waiting = self._publisher.queue_lengths([JUDGE_QUEUE])[JUDGE_QUEUE]
         for number in range(JUDGE_MESSAGES):
             if waiting + number >= self._settings.judge_window:

@@ -1,4 +1,5 @@
-"""`bakeoff.judge_subtasks`: judge the subtasks of a wave, store each verdict as it comes.
+"""`bakeoff.judge_subtasks`: judge the subtasks of a wave; a fast judge's verdicts are stored together, a slow one's
+as they come.
 
 Runs as the callback of a chord, or by itself where the reconciler found something unjudged. It claims what can be
 judged and leaves the rest alone, so it may run any number of times.
@@ -8,8 +9,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -39,6 +41,7 @@ log = get_logger(__name__)
 
 T = TypeVar("T")
 
+STORE_WITHIN = 0.5  # seconds that a verdict waits for others to be stored with it
 UNJUDGED = ("only_candidate", "fallback")  # methods of verdicts for which no judge gave an answer
 
 
@@ -49,92 +52,134 @@ def judge_subtasks(self: Any, *, subtasks: list[str], tasks: Sequence[str] = ())
 
 
 def judge_wave(process: ModelProcess, message: UUID, ids: Sequence[UUID]) -> None:
-    """Claim what can be judged, judge one by one; stop where the judge is found suspended."""
+    """Claim what can be judged, judge it, store the verdicts; stop where the judge is found suspended."""
     settings = process.settings
 
-    def claim_and_load(connection: Connection) -> tuple[Claim, list[ToJudge]]:
+    def claim_and_begin(connection: Connection) -> tuple[Claim, deque[ToJudge], list[ToJudge]]:
         claim = claim_judging(connection, ids, message, settings.lease_seconds)
-        return claim, load_to_judge(connection, claim.token) if claim.ids else []
+        waiting = deque(load_to_judge(connection, claim.token) if claim.ids else [])
+        return claim, waiting, _enter(connection, claim, process.judge_pace.next_of(waiting))
 
-    claim, waiting = _stored(process, claim_and_load)
-    if not waiting:
+    claim, waiting, first = _stored(process, claim_and_begin)
+    if not first and not waiting:
         return
     with Renewal(process.engine, Leased.SUBTASK, claim.token, settings.lease_seconds) as renewal:
-        for subtask in waiting:
-            if not _judge_one(process, renewal, claim, subtask):
-                _stored(process, lambda connection: give_back(connection, Leased.SUBTASK, claim.token))
+        _Sitting(process, renewal, claim).judge(first, waiting)
+
+
+def _enter(connection: Connection, claim: Claim, chunk: Sequence[ToJudge]) -> list[ToJudge]:
+    """Charge an attempt to those of a chunk that the judge is going to be asked about. Returns what is still ours."""
+    asked = [subtask.id for subtask in chunk if is_asked(subtask)]
+    ours = set(charge(connection, Leased.SUBTASK, claim.token, asked)) if asked else set()
+    return [subtask for subtask in chunk if subtask.id in ours or not is_asked(subtask)]
+
+
+def is_asked(subtask: ToJudge) -> bool:
+    """Whether a judge is asked at all: not about a single survivor, nor about what cost it its process each time."""
+    return len(subtask.candidates) > 1 and subtask.attempt < subtask.max_attempts
+
+
+class _Sitting:
+    """One claim being judged, chunk by chunk: a chunk is charged in one statement, and stored in one."""
+
+    def __init__(self, process: ModelProcess, renewal: Renewal, claim: Claim) -> None:
+        self._process = process
+        self._renewal = renewal
+        self._claim = claim
+        self._decided: list[tuple[ToJudge, VerdictRow]] = []
+        self._decided_since = time.monotonic()
+
+    def judge(self, chunk: Sequence[ToJudge], waiting: deque[ToJudge]) -> None:
+        """Judge a chunk that has entered, then those that wait. What a suspended judge leaves is given back."""
+        while True:
+            for number, subtask in enumerate(chunk):
+                if not self._judge_one(subtask):
+                    left = [later.id for later in chunk[number + 1 :] if is_asked(later)]
+                    self._write(partial(give_back, leased=Leased.SUBTASK, token=self._claim.token, uncharge=left))
+                    return
+            self._store_decided()
+            if not waiting:
                 return
+            entering = self._process.judge_pace.next_of(waiting)
+            chunk = self._write(partial(_enter, claim=self._claim, chunk=entering))
 
-
-def _judge_one(process: ModelProcess, renewal: Renewal, claim: Claim, subtask: ToJudge) -> bool:
-    """Judge one subtask and store what came of it. Returns whether it makes sense to go on with the next."""
-    started = time.monotonic()
-    entry = process.registry.judges.get(subtask.judge)
-    renewal.until(started + (entry.timeout if entry else process.settings.start_allowance))
-    try:
-        verdict = _decided(process, claim, subtask, started)
-        renewal.until(time.monotonic() + 2 * process.settings.lease_seconds)  # a Postgres that is away is waited for
-    except Exception as error:
-        renewal.until(time.monotonic() + 2 * process.settings.lease_seconds)
-        log.exception("A judge failed", action="judge_failed", judge=subtask.judge, subtask=str(subtask.id))
-        return _after_failure(process, claim, subtask, error, time.monotonic() - started)
-    if verdict is not None:
-        _store_verdict(process, claim, subtask, verdict)
-    return True
-
-
-def _after_failure(process: ModelProcess, claim: Claim, subtask: ToJudge, error: Exception, seconds: float) -> bool:
-    """A judge that cannot be had, or fails on everything, keeps its subtasks waiting; otherwise an attempt is used up.
-
-    Only an error on this very subtask, after its retries, becomes a fallback. Returns whether to go on.
-    """
-    reason = clean_text(f"{subtask.judge}: {failure_from(error).message}")
-    suspended = _stored(
-        process,
-        lambda connection: note_failure(connection, Guarded.JUDGE, subtask.judge, reason, process.settings.breaker),
-    )
-    charged = not suspended and not isinstance(error, RefusedNow)
-    attempts = subtask.attempt + 1
-    if charged and attempts >= subtask.max_attempts:
-        _store_verdict(process, claim, subtask, fallback(subtask, attempts, reason, seconds))
+    def _judge_one(self, subtask: ToJudge) -> bool:
+        """Judge one subtask. Returns whether it makes sense to go on with the next."""
+        started = time.monotonic()
+        entry = self._process.registry.judges.get(subtask.judge)
+        self._renewal.until(started + (entry.timeout if entry else self._process.settings.start_allowance))
+        try:
+            verdict = self._verdict(subtask, started)
+        except Exception as error:
+            log.exception("A judge failed", action="judge_failed", judge=subtask.judge, subtask=str(subtask.id))
+            self._store_decided()  # first: what worked before it failed was a success
+            return self._after_failure(subtask, error, time.monotonic() - started)
+        finally:
+            self._renewal.until(time.monotonic() + 2 * self._process.settings.lease_seconds)  # to store, if need be
+        self._decided.append((subtask, verdict))
+        if time.monotonic() - self._decided_since >= STORE_WITHIN:
+            self._store_decided()
         return True
-    delay = process.settings.retry_delay * 2 ** (attempts - 1)
-    _stored(
-        process,
-        lambda connection: judge_failed(connection, claim.token, [subtask.id], reason, delay, charged=charged),
-    )
-    if suspended:
-        log.error(f"{subtask.judge} is suspended: {reason}", action="judge_suspended", judge=subtask.judge)
-    return not suspended
 
+    def _verdict(self, subtask: ToJudge, started: float) -> VerdictRow:
+        if len(subtask.candidates) == 1:
+            return only_candidate(subtask)
+        if not is_asked(subtask):
+            return fallback(subtask, subtask.attempt, "its process was lost each time", 0.0)
+        verdict = _ask(self._process, subtask, started)
+        self._process.judge_pace.took(subtask.judge, verdict.seconds)
+        return verdict
 
-def _store_verdict(process: ModelProcess, claim: Claim, subtask: ToJudge, verdict: VerdictRow) -> None:
-    def store(connection: Connection) -> list[UUID]:
-        ids = store_verdicts(connection, claim.token, [verdict])
-        if verdict.method not in UNJUDGED:  # after the subtask: the reconciler locks them in this order, too
-            note_success(connection, Guarded.JUDGE, subtask.judge)
-        return ids
+    def _after_failure(self, subtask: ToJudge, error: Exception, seconds: float) -> bool:
+        """A judge that cannot be had, or fails on everything, keeps its subtasks waiting; else an attempt is used up.
 
-    stored = _stored(process, store)
-    log.info(
-        f"{subtask.capability}: {verdict.reason}",
-        action="verdict_stored" if stored else "verdict_too_late",
-        task=str(subtask.task_id),
-        subtask=str(subtask.id),
-        judge=subtask.judge,
-        seconds=round(verdict.seconds, 3),
-    )
+        Only an error on this very subtask, after its retries, becomes a fallback. Returns whether to go on.
+        """
+        settings = self._process.settings
+        reason = clean_text(f"{subtask.judge}: {failure_from(error).message}")
+        suspended = self._write(
+            lambda connection: note_failure(connection, Guarded.JUDGE, subtask.judge, reason, settings.breaker)
+        )
+        charged = not suspended and not isinstance(error, RefusedNow)
+        attempts = subtask.attempt + 1
+        if charged and attempts >= subtask.max_attempts:
+            self._decided.append((subtask, fallback(subtask, attempts, reason, seconds)))
+            return True
+        delay = settings.retry_delay * 2 ** (attempts - 1)
+        self._write(
+            lambda connection: judge_failed(connection, self._claim.token, [subtask.id], reason, delay, charged=charged)
+        )
+        if suspended:
+            log.error(f"{subtask.judge} is suspended: {reason}", action="judge_suspended", judge=subtask.judge)
+        return not suspended
 
+    def _store_decided(self) -> None:
+        """Store the verdicts that have come together. One transaction."""
+        decided, self._decided = self._decided, []
+        self._decided_since = time.monotonic()
+        if not decided:
+            return
 
-def _decided(process: ModelProcess, claim: Claim, subtask: ToJudge, started: float) -> VerdictRow | None:
-    """The verdict, or None where the subtask is no longer ours. An attempt is charged before the judge is asked."""
-    if len(subtask.candidates) == 1:
-        return only_candidate(subtask)
-    if subtask.attempt >= subtask.max_attempts:
-        return fallback(subtask, subtask.attempt, "its process was lost each time", 0.0)
-    if not _stored(process, lambda connection: charge(connection, Leased.SUBTASK, claim.token, [subtask.id])):
-        return None
-    return _ask(process, subtask, started)
+        def store(connection: Connection) -> list[UUID]:
+            ids = store_verdicts(connection, self._claim.token, [verdict for _, verdict in decided])
+            # After the subtasks: the reconciler locks them in this order, too.
+            for judge in sorted({subtask.judge for subtask, verdict in decided if verdict.method not in UNJUDGED}):
+                note_success(connection, Guarded.JUDGE, judge)
+            return ids
+
+        stored = set(self._write(store))
+        for subtask, verdict in decided:
+            log.info(
+                f"{subtask.capability}: {verdict.reason}",
+                action="verdict_stored" if subtask.id in stored else "verdict_too_late",
+                task=str(subtask.task_id),
+                subtask=str(subtask.id),
+                judge=subtask.judge,
+                seconds=round(verdict.seconds, 3),
+            )
+
+    def _write(self, statement: Callable[[Connection], T]) -> T:
+        return _stored(self._process, statement)
 
 
 def _stored(process: ModelProcess, statement: Callable[[Connection], T]) -> T:

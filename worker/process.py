@@ -26,6 +26,7 @@ from worker.backends import Backend, LanguageModel, Place, create_backend
 from worker.batching import Ceilings
 from worker.child import settle_in
 from worker.judges import Judge, create_judge
+from worker.pace import JudgePace
 from worker.role import WorkerRole
 from worker.weights import locate
 
@@ -43,6 +44,7 @@ class ModelProcess:
         self.engine = engine
         self.registry = settings.registry
         self.ceilings = Ceilings()
+        self.judge_pace = JudgePace()
         self._backends: dict[str, Backend] = {}
         self._judges: dict[str, Judge] = {}
 

@@ -9,26 +9,30 @@ import json
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from celery.exceptions import Ignore
+from sqlalchemy import Connection
 
-from db.blobs import BlobStore, artifacts_of, blob_store
+from db.blobs import artifacts_of
 from db.breaker import note_batch
+from db.cache import answer_from_cache
 from db.candidates import Result, Work, load_work, store
 from db.engine import transaction, wait_for_postgres
-from db.errors import NotFound, Unreachable
-from db.lease import Claim, Leased, charge, claim_message, give_back
+from db.lease import Leased, charge, claim_message, give_back
 from db.logs import get_logger
+from db.registry import ModelEntry
 from db.settings import Settings
 from db.states import ErrorKind
 from db.workers import note_speed
 from worker.app import app
-from worker.backends import Backend, Failure, File, Input, Output, failure_from
+from worker.backends import Backend, Failure, Input, Output, failure_from
 from worker.batching import DEVICE_LOST, ends_the_message, run_batch
 from worker.cleaning import clean_json, clean_text
+from worker.inputs import resolved
 from worker.process import ModelProcess, this_process
 from worker.renewal import Renewal
 
@@ -58,44 +62,128 @@ def run_candidates(
 
 def run_message(process: ModelProcess, *, message: UUID, model: str, ids: Sequence[UUID], in_chord: bool) -> None:
     """Claim, then run batch by batch; a batch is charged when it enters the model and stored when it leaves."""
-    settings = process.settings
-
-    @wait_for_postgres(settings.lease_seconds)
-    def claimed() -> Claim:
-        with transaction(process.engine) as connection:
-            return claim_message(connection, ids, message, settings.lease_seconds)
-
-    claim = claimed()
-    if claim.held:
-        raise Ignore
-    if not claim.ids:
-        log.info("Nothing left to run", action="message_empty", model=model, message=str(message))
-        return
     try:
         backend = process.backend(model)
     except Exception:
         log.exception("The model is not loaded: its message goes back", action="message_given_back", model=model)
-        with transaction(process.engine) as connection:
-            give_back(connection, Leased.CANDIDATE, claim.token, settings.retry_delay)
+        _give_back(process, message, ids)
         return
-    with Renewal(process.engine, Leased.CANDIDATE, claim.token, settings.lease_seconds) as renewal:
-        last = _run_batches(process, backend, renewal, claim, in_chord=in_chord)
+    run = _Run(process, backend, in_chord=in_chord)
+    first = run.claim(message, ids)
+    if run.held:
+        raise Ignore
+    if not run.claimed:
+        log.info("Nothing left to run", action="message_empty", model=model, message=str(message))
+        return
+    with Renewal(process.engine, Leased.CANDIDATE, run.token, process.settings.lease_seconds) as renewal:
+        last = run.batches(renewal, first)
     if last is not None:
-        _end_early(process, model, claim.token, last)
+        _end_early(process, model, run.token, last)
 
 
-def _run_batches(
-    process: ModelProcess, backend: Backend, renewal: Renewal, claim: Claim, *, in_chord: bool
-) -> Failure | None:
-    """Run batch by batch. Returns the failure after which this process tries no further one, or None."""
-    size = backend.model.max_batch
-    for start in range(0, len(claim.ids), size):
-        batch = claim.ids[start : start + size]
-        answers = _run_batch(process, backend, renewal, claim.token, batch, in_chord=in_chord)
-        for answer in answers:
-            if isinstance(answer, Failure) and ends_the_message(answer):
-                return answer
-    return None
+def _give_back(process: ModelProcess, message: UUID, ids: Sequence[UUID]) -> None:
+    settings = process.settings
+    with transaction(process.engine) as connection:
+        claim = claim_message(connection, ids, message, settings.lease_seconds)
+        give_back(connection, Leased.CANDIDATE, claim.token, settings.retry_delay)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Candidates that have entered the model, and what is known of the files that they read."""
+
+    work: list[Work]
+    types: dict[str, str]  # media type by digest
+
+
+class _Run:
+    """One message on its way through a model.
+
+    Where the model's outputs are cached, what is stored already is answered from there, and of equal inputs one runs.
+    """
+
+    def __init__(self, process: ModelProcess, backend: Backend, *, in_chord: bool) -> None:
+        self._process = process
+        self._backend = backend
+        self._in_chord = in_chord
+        self._left: list[UUID] = []
+        self._keys: Mapping[UUID, bytes] = {}
+        self._ran: set[bytes] = set()
+        self.token = UUID(int=0)
+        self.held = 0
+        self.claimed = 0
+
+    def claim(self, message: UUID, ids: Sequence[UUID]) -> _Batch:
+        """Claim the message's candidates, and let the first batch enter. One transaction."""
+        settings = self._process.settings
+
+        @wait_for_postgres(settings.lease_seconds)
+        def attempt() -> _Batch:
+            with transaction(self._process.engine) as connection:
+                claim = claim_message(connection, ids, message, settings.lease_seconds)
+                ours = set(claim.ids)
+                self.token, self.held, self.claimed = claim.token, claim.held, len(ours)
+                self._keys = claim.keys if self._backend.model.caches else {}
+                self._left = [candidate for candidate in ids if candidate in ours]
+                return _Batch([], {}) if claim.held else self._enter(connection, look_up=bool(self._keys))
+
+        return attempt()
+
+    def batches(self, renewal: Renewal, batch: _Batch) -> Failure | None:
+        """Run batch by batch. Returns the failure after which this process tries no further one, or None."""
+        limit = self._backend.model.timeout
+        while True:
+            renewal.until(time.monotonic() + limit)
+            for answer in self._run_batch(renewal, batch):
+                if isinstance(answer, Failure) and ends_the_message(answer):
+                    return answer
+            if not self._left:
+                return None
+            renewal.until(time.monotonic() + limit)  # for reading what the next batch is about
+            with transaction(self._process.engine) as connection:
+                batch = self._enter(connection, look_up=any(self._keys.get(c) in self._ran for c in self._left))
+
+    def _enter(self, connection: Connection, *, look_up: bool) -> _Batch:
+        """Charge the next batch and read what it is about; before that, `look_up` what needs no run any more."""
+        if look_up:
+            revision = self._backend.model.exact_revision
+            answered = answer_from_cache(connection, self.token, revision, in_chord=self._in_chord)
+            self._left = [candidate for candidate in self._left if candidate not in set(answered)]
+        batch = distinct(self._left, self._keys, self._backend.model.max_batch)
+        if not batch:
+            return _Batch([], {})
+        self._left = [candidate for candidate in self._left if candidate not in set(batch)]
+        self._ran.update(self._keys[candidate] for candidate in batch if candidate in self._keys)
+        work = load_work(connection, self.token, charge(connection, Leased.CANDIDATE, self.token, batch))
+        digests = [file["sha256"] for item in work for file in item.attachments]
+        known = artifacts_of(connection, digests) if digests else {}
+        return _Batch(work, {digest: artifact.media_type for digest, artifact in known.items()})
+
+    def _run_batch(self, renewal: Renewal, batch: _Batch) -> list[Output | Failure]:
+        if not batch.work:
+            return []
+        process, settings = self._process, self._process.settings
+        inputs = [resolved(process, item, batch.types) for item in batch.work]
+        started = time.monotonic()
+        renewal.until(started + self._backend.model.timeout)
+        answers = _answers(process, self._backend, inputs)
+        share = (time.monotonic() - started) / len(inputs)
+        results = [_result(item.id, answer, share, settings) for item, answer in zip(batch.work, answers, strict=True)]
+        renewal.until(time.monotonic() + 2 * settings.lease_seconds)  # a Postgres that is away is waited for
+        _store(process, self._backend.model, self.token, results, in_chord=self._in_chord, seconds_per_item=share)
+        return answers
+
+
+def distinct(ids: Sequence[UUID], keys: Mapping[UUID, bytes], most: int) -> list[UUID]:
+    """The first `most` of these candidates, without those whose key one of them has."""
+    batch: list[UUID] = []
+    seen: set[bytes] = set()
+    for candidate in ids:
+        key = keys.get(candidate)
+        if len(batch) < most and (key is None or key not in seen):
+            batch.append(candidate)
+            seen.update([] if key is None else [key])
+    return batch
 
 
 def _end_early(process: ModelProcess, model: str, token: UUID, last: Failure) -> None:
@@ -108,70 +196,11 @@ def _end_early(process: ModelProcess, model: str, token: UUID, last: Failure) ->
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _run_batch(
-    process: ModelProcess, backend: Backend, renewal: Renewal, token: UUID, ids: Sequence[UUID], *, in_chord: bool
-) -> list[Output | Failure]:
-    limit = backend.model.timeout
-    renewal.until(time.monotonic() + limit)  # for reading what the batch is about
-    with transaction(process.engine) as connection:
-        ours = charge(connection, Leased.CANDIDATE, token, ids)
-        work = load_work(connection, token, ours)
-        known = artifacts_of(connection, [a["sha256"] for item in work for a in item.attachments])
-    if not work:
-        return []
-    types = {digest: artifact.media_type for digest, artifact in known.items()}
-    inputs = [_input(process, item, types) for item in work]
-    started = time.monotonic()
-    renewal.until(started + limit)
-    answers = _answers(process, backend, inputs)
-    share = (time.monotonic() - started) / len(inputs)
-    results = [_result(item.id, answer, share, process.settings) for item, answer in zip(work, answers, strict=True)]
-    renewal.until(time.monotonic() + 2 * process.settings.lease_seconds)  # a Postgres that is away is waited for
-    _store(process, backend.model.name, token, results, in_chord=in_chord, seconds_per_item=share)
-    return answers
-
-
 def _answers(process: ModelProcess, backend: Backend, inputs: Sequence[Input | Failure]) -> list[Output | Failure]:
     """Run the readable inputs as one batch; the others keep their failure."""
     readable = [item for item in inputs if isinstance(item, Input)]
     answered = iter(run_batch(backend, readable, process.ceilings))
     return [item if isinstance(item, Failure) else next(answered) for item in inputs]
-
-
-def _input(process: ModelProcess, work: Work, types: dict[str, str]) -> Input | Failure:
-    """Resolve the references of a subtask's inputs."""
-    store_of_blobs = blob_store(process.settings.blobs)
-    texts, files = [], []
-    try:
-        for reference in work.inputs:
-            if "request" in reference:
-                texts.append(work.request)
-            elif "text" in reference:
-                texts.append(reference["text"])
-            elif "attachment" in reference:
-                files.append(_file(store_of_blobs, work.attachments[reference["attachment"]], types))
-    except NotFound as error:
-        return Failure(kind=ErrorKind.INPUT, code="attachment_missing", message=str(error))
-    except Unreachable as error:
-        return Failure(kind=ErrorKind.MODEL, code="blobs_unreachable", message=str(error))
-    except Exception as error:
-        log.exception("Inputs could not be resolved", action="inputs_failed", candidate=str(work.id))
-        return failure_from(error)
-    return Input(
-        text="\n\n".join(text for text in texts if text),
-        instruction=process.registry.capabilities[work.capability].instruction,
-        files=tuple(files),
-        options=work.options.get("params", {}),
-    )
-
-
-def _file(blobs: BlobStore, attachment: dict[str, Any], types: dict[str, str]) -> File:
-    digest = attachment["sha256"]
-    return File(
-        name=attachment.get("name", ""),
-        media_type=types.get(digest, "application/octet-stream"),
-        data=blobs.get(digest),
-    )
 
 
 def _result(candidate: UUID, answer: Output | Failure, seconds: float, settings: Settings) -> Result:
@@ -203,7 +232,7 @@ def _storable(answer: Output, most: int) -> Output | Failure:
 
 def _store(
     process: ModelProcess,
-    model: str,
+    model: ModelEntry,
     token: UUID,
     results: Sequence[Result],
     *,
@@ -220,23 +249,25 @@ def _store(
                 connection,
                 token,
                 results,
-                revision=process.registry.model(model).revision,
+                revision=model.exact_revision,
                 retry_delay=settings.retry_delay,
                 in_chord=in_chord,
             )
-            note_speed(connection, model, seconds_per_item)
-            suspended = note_batch(connection, model, [r for r in results if r.id in set(ids)], settings.breaker)
+            note_speed(connection, model.name, seconds_per_item)
+            suspended = note_batch(connection, model.name, [r for r in results if r.id in set(ids)], settings.breaker)
             return ids, suspended
 
     ids, suspended = attempt()
     stored = set(ids)
     if suspended:
-        log.error(f"{model} is suspended: its calls fail one after the other", action="model_suspended", model=model)
+        log.error(
+            f"{model.name} is suspended: its calls fail one after the other", action="model_suspended", model=model.name
+        )
     for result in results:
         log.info(
-            f"{model}: {'done' if result.error is None else result.error['message']}",
+            f"{model.name}: {'done' if result.error is None else result.error['message']}",
             action="candidate_finished" if result.id in stored else "result_too_late",
-            model=model,
+            model=model.name,
             candidate=str(result.id),
             seconds=round(result.seconds, 3),
         )

@@ -1,0 +1,49 @@
+"""How many questions enter a judge together: as many as it answers within a moment, by what it took lately.
+
+A chunk is charged in one statement and stored in one. A process that is lost costs every subtask of its chunk an
+attempt, so a subtask that was charged before goes alone, and so does the first one of a judge that nobody timed yet.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections import deque
+
+    from db.verdicts import ToJudge
+
+MOMENT = 0.5  # seconds
+MOST = 256  # questions
+WEIGHT = 0.2  # of the latest question in the average
+
+
+class JudgePace:
+    """Seconds per question of each judge of this process, a moving average."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+
+    def took(self, judge: str, seconds: float) -> None:
+        """A question took so long."""
+        before = self._seconds.get(judge, seconds)
+        self._seconds[judge] = before + WEIGHT * (seconds - before)
+
+    def size(self, judge: str) -> int:
+        """Questions that enter together."""
+        seconds = self._seconds.get(judge)
+        if seconds is None:
+            return 1
+        return max(1, min(MOST, int(MOMENT / max(seconds, 1e-6))))
+
+    def next_of(self, waiting: deque[ToJudge]) -> list[ToJudge]:
+        """Take the next chunk from the left: of one judge, and alone what cost a process before."""
+        if not waiting:
+            return []
+        chunk = [waiting.popleft()]
+        judge = chunk[0].judge
+        while waiting and len(chunk) < self.size(judge):
+            if chunk[0].attempt or waiting[0].attempt or waiting[0].judge != judge:
+                break
+            chunk.append(waiting.popleft())
+        return chunk
