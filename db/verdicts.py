@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 #: A subtask whose candidates are all terminal. The queries are about the alias `s`.
 COMPLETE = "NOT EXISTS (SELECT FROM candidate AS c WHERE c.subtask_id = s.id AND c.finished_at IS NULL)"
 ANY_DONE = "EXISTS (SELECT FROM candidate AS c WHERE c.subtask_id = s.id AND c.status = 'done')"
+#: Only between two is there something to ask: a single survivor wins unjudged, whatever the judge is like.
+NEEDS_JUDGE = "(SELECT count(*) FROM candidate AS c WHERE c.subtask_id = s.id AND c.status = 'done') > 1"
+JUDGE_SUSPENDED = "EXISTS (SELECT FROM judge AS j WHERE j.name = s.judge AND j.status = 'suspended')"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +82,7 @@ def claim_judging(connection: Connection, ids: Sequence[UUID], message: UUID, se
             WHERE id IN (
                 SELECT s.id FROM subtask AS s
                 WHERE s.id = ANY(CAST(:ids AS uuid[])) AND s.status = 'running' AND {COMPLETE} AND {ANY_DONE}
-                  AND (s.message_id = :message OR NOT EXISTS (
-                      SELECT FROM judge AS j WHERE j.name = s.judge AND j.status = 'suspended'))
+                  AND (s.message_id = :message OR NOT {JUDGE_SUSPENDED} OR NOT {NEEDS_JUDGE})
                 ORDER BY s.id FOR UPDATE OF s SKIP LOCKED)
             RETURNING id
             """  # noqa: S608 - no value is interpolated
@@ -249,69 +251,78 @@ def expire_judging(connection: Connection) -> dict[str, int]:
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeMessage:
-    """Subtasks that one judge message of its own carries, and the judges that they ask."""
+    """Subtasks that one judge message of its own carries."""
 
     id: UUID
     subtask_ids: list[UUID]
-    judges: frozenset[str]
 
 
-def send_judging(
-    connection: Connection,
-    *,
-    grace: float,
-    lost_after: float,
-    queue_empty: bool,
-    limit: int,
-    resend_after: float = 60.0,
-    probes: Sequence[str] = (),
-) -> JudgeMessage | None:
+#: Running subtasks `s` that are complete and due for a judge message of their own.
+DUE = f"""
+s.status = 'running' AND {COMPLETE} AND {ANY_DONE}
+AND CASE WHEN s.sent_at IS NULL THEN coalesce(s.not_before, (
+              SELECT CASE WHEN bool_and(c.in_chord) THEN max(c.finished_at) + make_interval(secs => :grace)
+                          ELSE now() END
+              FROM candidate AS c WHERE c.subtask_id = s.id)) <= now()
+         ELSE (:queue_empty AND s.sent_at < now() - make_interval(secs => :lost_after))
+              OR s.sent_at < now() - make_interval(secs => :resend_after * 2 ^ least(s.sends, 6)) END
+"""  # noqa: S608 - no value is interpolated
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """When a subtask is due for a judge message (seconds).
+
+    What a chord's callback should judge is left to it for `grace`; what completed outside of a chord is due at once. A
+    message is sent again where the judges' queue is empty and nobody claimed it for `lost_after`, and after
+    `resend_after` in any case, twice as long each time: a second one claims nothing.
+    """
+
+    grace: float
+    lost_after: float
+    resend_after: float = 60.0
+    queue_empty: bool = False
+
+
+def send_judging(connection: Connection, patience: Patience, limit: int) -> JudgeMessage | None:
     """Give complete, unjudged subtasks a judge message of their own. None where there are none.
 
-    What a chord's callback should judge is left to it for `grace` seconds; what completed outside of a chord is due at
-    once. A message is sent again where the judges' queue is empty and nobody claimed it for `lost_after` seconds, and
-    after `resend_after` in any case, twice as long each time: a second one claims nothing. Subtasks of a suspended
-    judge wait, but for one of each judge in `probes`.
+    Subtasks that need a suspended judge wait: see `send_judge_probe`.
     """
+    return _send_judging(
+        connection,
+        patience,
+        f"NOT ({JUDGE_SUSPENDED} AND {NEEDS_JUDGE}) ORDER BY s.priority DESC, s.created_at",
+        {"limit": limit},
+    )
+
+
+def send_judge_probe(connection: Connection, patience: Patience, judge: str) -> JudgeMessage | None:
+    """Give one subtask of a suspended judge a message: the one that was tried least, so that none is always it."""
+    return _send_judging(
+        connection,
+        patience,
+        f"s.judge = :judge AND {NEEDS_JUDGE} ORDER BY s.sends, s.created_at",
+        {"limit": 1, "judge": judge},
+    )
+
+
+def _send_judging(
+    connection: Connection, patience: Patience, which: str, values: Mapping[str, Any]
+) -> JudgeMessage | None:
     message = uuid4()
     rows = connection.execute(
         text(
             f"""
-            WITH due AS (
-                SELECT s.id, s.judge, s.priority, s.created_at FROM subtask AS s
-                WHERE s.status = 'running' AND {COMPLETE} AND {ANY_DONE}
-                  AND CASE WHEN s.sent_at IS NULL THEN coalesce(s.not_before, (
-                              SELECT CASE WHEN bool_and(c.in_chord) THEN
-                                              max(c.finished_at) + make_interval(secs => :grace) ELSE now() END
-                              FROM candidate AS c WHERE c.subtask_id = s.id)) <= now()
-                           ELSE (:queue_empty AND s.sent_at < now() - make_interval(secs => :lost_after))
-                                OR s.sent_at < now() - make_interval(secs => :resend_after * 2 ^ least(s.sends, 6)) END
-                  AND (s.judge = ANY(CAST(:probes AS text[])) OR NOT EXISTS (
-                      SELECT FROM judge AS j WHERE j.name = s.judge AND j.status = 'suspended'))
-                ORDER BY s.priority DESC, s.created_at
-                LIMIT :limit FOR UPDATE OF s SKIP LOCKED
-            ), numbered AS (
-                SELECT id, judge, row_number() OVER (PARTITION BY judge ORDER BY priority DESC, created_at) AS n
-                FROM due
-            )
             UPDATE subtask SET sent_at = now(), message_id = :message, sends = least(sends + 1, 30000)
-            WHERE id IN (SELECT id FROM numbered WHERE n = 1 OR judge <> ALL(CAST(:probes AS text[])))
-            RETURNING id, judge
+            WHERE id IN (SELECT s.id FROM subtask AS s WHERE {DUE} AND {which}
+                         LIMIT :limit FOR UPDATE OF s SKIP LOCKED)
+            RETURNING id
             """  # noqa: S608 - no value is interpolated
         ),
-        {
-            "grace": grace,
-            "lost_after": lost_after,
-            "queue_empty": queue_empty,
-            "limit": limit,
-            "resend_after": resend_after,
-            "probes": list(probes),
-            "message": message,
-        },
+        {**vars(patience), **values, "message": message},
     ).all()
-    if not rows:
-        return None
-    return JudgeMessage(id=message, subtask_ids=[row.id for row in rows], judges=frozenset(row.judge for row in rows))
+    return JudgeMessage(id=message, subtask_ids=[row.id for row in rows]) if rows else None
 
 
 def unsend_judging(connection: Connection, message: UUID) -> None:

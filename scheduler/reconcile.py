@@ -17,7 +17,14 @@ from db.errors import Unreachable
 from db.logs import get_logger
 from db.settings import Settings
 from db.subtasks import end_stray_candidates, expire_subtasks, skip_unreachable, unblock
-from db.verdicts import JudgeMessage, expire_judging, send_judging, unsend_judging
+from db.verdicts import (
+    JudgeMessage,
+    Patience,
+    expire_judging,
+    send_judge_probe,
+    send_judging,
+    unsend_judging,
+)
 from db.workers import live_queues, live_workers
 from scheduler.publishing import Publisher
 from scheduler.replacing import back_fill, rebind
@@ -102,32 +109,36 @@ class Reconciler:
     def judge_what_is_unjudged(self) -> None:
         """Send what is complete, and no chord will judge, to the judges. Raises `Unreachable`."""
         waiting = self._publisher.queue_lengths([JUDGE_QUEUE])[JUDGE_QUEUE]
+        patience = Patience(
+            grace=self._settings.judge_grace,
+            lost_after=self._settings.lost_after,
+            resend_after=self._settings.lease_seconds,
+            queue_empty=waiting == 0,
+        )
+        self._probe_judges(patience)
         for number in range(JUDGE_MESSAGES):
             if waiting + number >= self._settings.judge_window:
                 return
             with transaction(self._engine) as connection:
-                message = self._next_judge_message(connection, queue_empty=waiting == 0)
+                message = send_judging(connection, patience, JUDGED_TOGETHER)
             if message is None:
                 return
             self._send_judging(message)
             if len(message.subtask_ids) < JUDGED_TOGETHER:
                 return
 
-    def _next_judge_message(self, connection: Connection, *, queue_empty: bool) -> JudgeMessage | None:
-        probes = due_probes(connection, Guarded.JUDGE)
-        message = send_judging(
-            connection,
-            grace=self._settings.judge_grace,
-            lost_after=self._settings.lost_after,
-            queue_empty=queue_empty,
-            limit=JUDGED_TOGETHER,
-            resend_after=self._settings.lease_seconds,
-            probes=probes,
-        )
-        if message is not None:
-            for judge in sorted(message.judges & set(probes)):
-                start_probe(connection, Guarded.JUDGE, judge, self._settings.breaker)
-        return message
+    def _probe_judges(self, patience: Patience) -> None:
+        """Ask each suspended judge that is due about one subtask."""
+        with transaction(self._engine) as connection:
+            due = due_probes(connection, Guarded.JUDGE)
+        for judge in due:
+            with transaction(self._engine) as connection:
+                probe = send_judge_probe(connection, patience, judge)
+                if probe is not None:
+                    start_probe(connection, Guarded.JUDGE, judge, self._settings.breaker)
+            if probe is not None:
+                log.info(f"{judge} is suspended and probed", action="judge_probed", judge=judge)
+                self._send_judging(probe)
 
     def _send_judging(self, message: JudgeMessage) -> None:
         try:

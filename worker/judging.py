@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
+from celery.exceptions import SoftTimeLimitExceeded
 from sqlalchemy import Connection
 
 from db.breaker import Guarded, note_failure, note_success
@@ -22,6 +23,7 @@ from db.engine import transaction, wait_for_postgres
 from db.errors import RefusedNow
 from db.lease import Claim, Leased, charge, give_back
 from db.logs import get_logger
+from db.registry import Registry
 from db.verdicts import (
     ToJudge,
     VerdictRow,
@@ -42,6 +44,7 @@ log = get_logger(__name__)
 T = TypeVar("T")
 
 STORE_WITHIN = 0.5  # seconds that a verdict waits for others to be stored with it
+TIME_TO_END = 15.0  # seconds before a message's hard limit in which no further question is begun
 UNJUDGED = ("only_candidate", "fallback")  # methods of verdicts for which no judge gave an answer
 
 
@@ -88,13 +91,19 @@ class _Sitting:
         self._claim = claim
         self._decided: list[tuple[ToJudge, VerdictRow]] = []
         self._decided_since = time.monotonic()
+        self._ends = time.monotonic() + process.settings.message_limit - TIME_TO_END
+        self._asked = 0
+        self._not_begun: list[ToJudge] = []  # charged, and given back after all
 
     def judge(self, chunk: Sequence[ToJudge], waiting: deque[ToJudge]) -> None:
-        """Judge a chunk that has entered, then those that wait. What a suspended judge leaves is given back."""
+        """Judge a chunk that has entered, then those that wait.
+
+        What is left where the judge is suspended, or the message has no time for another question, is given back.
+        """
         while True:
             for number, subtask in enumerate(chunk):
                 if not self._judge_one(subtask):
-                    left = [later.id for later in chunk[number + 1 :] if is_asked(later)]
+                    left = [later.id for later in (*self._not_begun, *chunk[number + 1 :]) if is_asked(later)]
                     self._write(partial(give_back, leased=Leased.SUBTASK, token=self._claim.token, uncharge=left))
                     return
             self._store_decided()
@@ -106,10 +115,18 @@ class _Sitting:
     def _judge_one(self, subtask: ToJudge) -> bool:
         """Judge one subtask. Returns whether it makes sense to go on with the next."""
         started = time.monotonic()
-        entry = self._process.registry.judges.get(subtask.judge)
-        self._renewal.until(started + (entry.timeout if entry else self._process.settings.start_allowance))
+        timeout = self._process.registry.judges[judge_of(self._process.registry, subtask)].timeout
+        if is_asked(subtask) and self._asked and started + timeout > self._ends:
+            self._store_decided()
+            self._not_begun.append(subtask)
+            return False
+        self._renewal.until(started + timeout)
         try:
             verdict = self._verdict(subtask, started)
+        except SoftTimeLimitExceeded:  # the message's, not this question's: nobody is at fault
+            self._store_decided()
+            self._not_begun.append(subtask)
+            return False
         except Exception as error:
             log.exception("A judge failed", action="judge_failed", judge=subtask.judge, subtask=str(subtask.id))
             self._store_decided()  # first: what worked before it failed was a success
@@ -126,6 +143,7 @@ class _Sitting:
             return only_candidate(subtask)
         if not is_asked(subtask):
             return fallback(subtask, subtask.attempt, "its process was lost each time", 0.0)
+        self._asked += 1
         verdict = _ask(self._process, subtask, started)
         self._process.judge_pace.took(subtask.judge, verdict.seconds)
         return verdict
@@ -159,15 +177,7 @@ class _Sitting:
         self._decided_since = time.monotonic()
         if not decided:
             return
-
-        def store(connection: Connection) -> list[UUID]:
-            ids = store_verdicts(connection, self._claim.token, [verdict for _, verdict in decided])
-            # After the subtasks: the reconciler locks them in this order, too.
-            for judge in sorted({subtask.judge for subtask, verdict in decided if verdict.method not in UNJUDGED}):
-                note_success(connection, Guarded.JUDGE, judge)
-            return ids
-
-        stored = set(self._write(store))
+        stored = set(self._write(partial(store_decided, token=self._claim.token, decided=decided)))
         for subtask, verdict in decided:
             log.info(
                 f"{subtask.capability}: {verdict.reason}",
@@ -182,6 +192,15 @@ class _Sitting:
         return _stored(self._process, statement)
 
 
+def store_decided(connection: Connection, token: UUID, decided: Sequence[tuple[ToJudge, VerdictRow]]) -> list[UUID]:
+    """Store verdicts under the token of their claim, and note that their judges work. Returns what was still ours."""
+    ids = store_verdicts(connection, token, [verdict for _, verdict in decided])
+    # After the subtasks: the reconciler locks them in this order, too.
+    for judge in sorted({subtask.judge for subtask, verdict in decided if verdict.method not in UNJUDGED}):
+        note_success(connection, Guarded.JUDGE, judge)
+    return ids
+
+
 def _stored(process: ModelProcess, statement: Callable[[Connection], T]) -> T:
     """Run one transaction; a Postgres that is away is waited for, for up to one lease."""
 
@@ -194,7 +213,8 @@ def _stored(process: ModelProcess, statement: Callable[[Connection], T]) -> T:
 
 
 def _ask(process: ModelProcess, subtask: ToJudge, started: float) -> VerdictRow:
-    judge = process.judge(subtask.judge)
+    name = judge_of(process.registry, subtask)
+    judge = process.judge(name)
     decision = judge.decide(
         Question(
             id=subtask.id,
@@ -212,13 +232,18 @@ def _ask(process: ModelProcess, subtask: ToJudge, started: float) -> VerdictRow:
         scores=decision.scores,
         reason=clean_text(decision.reason),
         method=decision.method,
-        judge=subtask.judge,
+        judge=name,
         judge_model=decision.model,
         prompt_version=decision.prompt_version,
         orders=clean_json(decision.orders),
         confidence=decision.confidence,
         seconds=time.monotonic() - started,
     )
+
+
+def judge_of(registry: Registry, subtask: ToJudge) -> str:
+    """The judge that a subtask named when it was planned; its capability's, where that one left the registry."""
+    return subtask.judge if subtask.judge in registry.judges else registry.capabilities[subtask.capability].judge
 
 
 def check_decision(decision: Decision, candidates: Sequence[UUID]) -> None:

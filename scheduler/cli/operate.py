@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from db.blobs import blob_store
-from db.breaker import set_model_state
+from db.breaker import Guarded, note_success, set_model_state
 from db.endings import cancel_tasks, retry_task
 from db.engine import engine_of, transaction
 from db.errors import InvalidRequest, WaitTimeout
@@ -143,10 +143,17 @@ def drain_command(
     console.print(f"{model} is {'drained' if wait else 'draining'}; `bakeoff resume {model}` lets it go on.")
 
 
-def resume_command(model: ModelName) -> None:
-    """Choose and send a model again, whether it was paused, draining or suspended."""
-    before = _set(model, ModelState.ACTIVE, None)
-    console.print(f"{model} is active" + (" already." if before == ModelState.ACTIVE else f" again (was {before})."))
+def resume_command(name: Annotated[str, typer.Argument(help="A model or a judge of the registry.")]) -> None:
+    """Choose and send a model again, whether it was paused, draining or suspended; ask a suspended judge again."""
+    settings = load_settings()
+    registry = settings.registry
+    if name in registry.judges:
+        with transaction(engine_of(settings.dsn, "cli")) as connection:
+            resumed = note_success(connection, Guarded.JUDGE, name)
+        console.print(f"Judge {name} is {'asked again' if resumed else 'active already'}.")
+    if name in registry.models or name not in registry.judges:
+        before = _set(name, ModelState.ACTIVE, None)
+        console.print(f"{name} is active" + (" already." if before == ModelState.ACTIVE else f" again (was {before})."))
 
 
 def _set(model: str, state: ModelState, reason: str | None) -> str:

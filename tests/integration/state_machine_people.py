@@ -7,9 +7,9 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, text
-from state_machine_world import LEASE, Envelope, Held, Judging, Statement, World
+from state_machine_world import LEASE, REVISION, Envelope, Held, Judging, Statement, World
 
-from db import candidates, endings, lease, prune, subtasks, verdicts
+from db import cache, candidates, endings, lease, prune, subtasks, verdicts
 from db.breaker import Guarded, due_probes, note_batch, note_failure, note_success, start_probe
 from db.lease import Leased
 from db.verdicts import ToJudge, VerdictRow
@@ -17,7 +17,7 @@ from scheduler.dispatch import Dispatcher
 from scheduler.publishing import Publisher
 from scheduler.reconcile import Reconciler
 from scheduler.replacing import back_fill, rebind
-from worker.judging import fallback, only_candidate
+from worker.judging import fallback, is_asked, only_candidate
 
 ERRORS = {
     kind: {"kind": kind, "code": f"{kind}_error", "message": f"the {kind} is at fault"}
@@ -74,7 +74,7 @@ class Workers:
 
         def statement(connection: Connection) -> list[UUID]:
             stored = candidates.store(
-                connection, held.token, results, revision="1", retry_delay=2.0, in_chord=held.in_chord
+                connection, held.token, results, revision=REVISION, retry_delay=2.0, in_chord=held.in_chord
             )
             note_batch(connection, held.model, results, self._world.settings.breaker)
             return stored
@@ -87,6 +87,18 @@ class Workers:
 
         if results:
             self._world.act(statement, learn, stay_open=stay_open)
+
+    def look_up(self, held: Held, *, stay_open: bool = False) -> None:
+        """What others stored for the same input meanwhile needs no run."""
+
+        def learn(answered: list[UUID]) -> None:
+            held.stored |= set(answered)
+
+        self._world.act(
+            lambda connection: cache.answer_from_cache(connection, held.token, REVISION, in_chord=held.in_chord),
+            learn,
+            stay_open=stay_open,
+        )
 
     def _result(self, held: Held, candidate: UUID, outcome: str) -> candidates.Result:
         if outcome == "done":
@@ -115,6 +127,7 @@ class Workers:
         before = len(self._world.held)
         self.take(letter)
         for held in self._world.held[before:]:
+            self.look_up(held)
             self.charge(held, len(held.ids))
             self.store(held, outcomes)
 
@@ -149,22 +162,35 @@ class Judges:
             row = self._verdict(subtask, number)
             self._world.act(lambda connection: self._store(connection, judging, row), stay_open=stay_open)
 
-    def _store(self, connection: Connection, judging: Judging, row: VerdictRow) -> list[UUID]:
-        ids = verdicts.store_verdicts(connection, judging.token, [row])
-        if row.method == "scripted":
-            note_success(connection, Guarded.JUDGE, row.judge)
+    def decide_all(self, judging: Judging, number: int, *, stay_open: bool = False) -> None:
+        """A fast judge: everything claimed is charged together, and stored together."""
+        self._charge(judging, judging.subtasks)
+        rows = [
+            self._verdict(subtask, number) for subtask in judging.subtasks if self._may_go_on(judging, subtask)
+        ]  # fmt: skip
+        self._world.act(lambda connection: self._store(connection, judging, *rows), stay_open=stay_open)
+
+    def _store(self, connection: Connection, judging: Judging, *rows: VerdictRow) -> list[UUID]:
+        ids = verdicts.store_verdicts(connection, judging.token, rows)
+        for judge in sorted({row.judge for row in rows if row.method == "scripted"}):
+            note_success(connection, Guarded.JUDGE, judge)
         return ids
 
     def _enters(self, judging: Judging, subtask: ToJudge) -> bool:
         """Whether it may go on: an attempt is charged before the judge is asked, where it is asked at all."""
-        unasked = len(subtask.candidates) == 1 or subtask.attempt >= subtask.max_attempts
-        if unasked or subtask.id in judging.charged:
-            return True
-        self._world.act(
-            lambda connection: lease.charge(connection, Leased.SUBTASK, judging.token, [subtask.id]),
-            judging.charged.update,
-        )
-        return subtask.id in judging.charged
+        self._charge(judging, [subtask])
+        return self._may_go_on(judging, subtask)
+
+    def _may_go_on(self, judging: Judging, subtask: ToJudge) -> bool:
+        return not is_asked(subtask) or subtask.id in judging.charged
+
+    def _charge(self, judging: Judging, subtasks: Sequence[ToJudge]) -> None:
+        entering = [s.id for s in subtasks if is_asked(s) and s.id not in judging.charged]
+        if entering:
+            self._world.act(
+                lambda connection: lease.charge(connection, Leased.SUBTASK, judging.token, entering),
+                judging.charged.update,
+            )
 
     def _verdict(self, subtask: ToJudge, number: int) -> VerdictRow:
         if len(subtask.candidates) == 1:
@@ -267,14 +293,15 @@ class Schedulers:
         """One judge message of its own; `probing` where a suspended judge is due for a try."""
         breaker = self._world.settings.breaker
 
+        patience = verdicts.Patience(grace=5.0, lost_after=5.0, queue_empty=queue_empty)
+
         def statement(connection: Connection) -> verdicts.JudgeMessage | None:
-            probes = due_probes(connection, Guarded.JUDGE) if probing else []
-            message = verdicts.send_judging(
-                connection, grace=5.0, lost_after=5.0, queue_empty=queue_empty, limit=3, probes=probes
-            )
-            for judge in sorted(message.judges & set(probes)) if message else ():
-                start_probe(connection, Guarded.JUDGE, judge, breaker)
-            return message
+            for judge in due_probes(connection, Guarded.JUDGE) if probing else ():
+                message = verdicts.send_judge_probe(connection, patience, judge)
+                if message is not None:
+                    start_probe(connection, Guarded.JUDGE, judge, breaker)
+                    return message
+            return verdicts.send_judging(connection, patience, 3)
 
         def learn(message: verdicts.JudgeMessage | None) -> None:
             if message is not None:

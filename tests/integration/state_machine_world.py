@@ -30,6 +30,8 @@ from worker.role import JUDGE_QUEUE
 
 MODELS = ("alpha", "beta", "gamma", "delta", "epsilon")
 JUDGES = ("longest", "strict")
+CACHING = ("alpha", "beta")  # whose outputs for the first step of equal requests are not computed twice
+REVISION = "1"
 LEASE = 60.0
 LOCK_TIMEOUT = "100ms"  # who waits longer for a row has failed, and its transaction with it
 MOST_OPEN = 3

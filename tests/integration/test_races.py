@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -17,7 +16,7 @@ from db import endings, prune, replacing, verdicts
 from db.breaker import Guarded, Rules, note_failure, start_probe
 from db.errors import NotFound
 from tests.integration.test_transitions import finish_all, judge, sent
-from worker.judging import _store_verdict
+from worker.judging import store_decided
 
 pytestmark = pytest.mark.integration
 
@@ -90,9 +89,7 @@ def test_a_judge_that_fails_again_and_a_message_to_it_both_end(
         connection.execute(text("UPDATE subtask SET sent_at = now() - interval '1 h', message_id = bakeoff_uuid7()"))
 
     with database.begin() as connection:
-        again = verdicts.send_judging(
-            connection, grace=0, lost_after=0, queue_empty=True, limit=8, probes=["longest"]
-        )  # fmt: skip
+        again = verdicts.send_judge_probe(connection, verdicts.Patience(grace=0, lost_after=0), "longest")
         assert again is not None
         failing = meanwhile(lambda other: note_failure(other, Guarded.JUDGE, "longest", "no", RULES))
         start_probe(connection, Guarded.JUDGE, "longest", RULES)
@@ -128,11 +125,10 @@ def test_a_verdict_and_the_end_of_its_lease_both_end(
     winner = messages[0].candidate_ids[0]
     row = verdicts.VerdictRow(subtask_id=subtask, winner_id=winner, ranking=[winner], scores={}, reason="because",
                               method="scripted", judge="longest", seconds=0.0)  # fmt: skip
-    process: Any = SimpleNamespace(engine=database, settings=SimpleNamespace(lease_seconds=0.1))
 
     with database.begin() as connection:
         assert verdicts.expire_judging(connection) == {"longest": 1}
-        storing = meanwhile(lambda _: _store_verdict(process, got, waiting, row))
+        storing = meanwhile(lambda other: store_decided(other, got.token, [(waiting, row)]))
         assert note_failure(connection, Guarded.JUDGE, "longest", "its worker was lost", RULES)
 
     storing.result(10)

@@ -60,7 +60,7 @@ def send(database: Engine, task: UUID, *models: str, name: str = "only") -> list
                 for r, m in enumerate(models)
             ],
         )
-    return sorted(sent, key=lambda message: models.index(message.model))
+    return sorted(sent.messages, key=lambda message: models.index(message.model))
 
 
 def fail(database: Engine, message: c.Message, kind: str = "input") -> None:
@@ -281,22 +281,42 @@ def test_a_suspended_model_is_probed_once_in_a_while_and_resumes_on_success(data
 def test_a_suspended_judge_is_asked_by_its_probe_only(database: Engine) -> None:
     subtasks_ = []
     for _ in range(3):
-        (message,) = send(database, plan(database), "alpha")
-        finish_all(database, [message])
-        subtasks_ += message.subtask_ids
+        messages = send(database, plan(database), "alpha", "beta")
+        finish_all(database, messages)
+        subtasks_ += messages[0].subtask_ids
     do(database, breaker.note_failure, breaker.Guarded.JUDGE, "longest", "no", RULES, calls=5)
     assert judge(database, subtasks_[0]).ids == []
 
-    def due(probes: list[str]) -> verdicts.JudgeMessage | None:
-        with database.begin() as connection:
-            return verdicts.send_judging(connection, grace=0, lost_after=5, queue_empty=True, limit=8, probes=probes)
-
-    assert due([]) is None
-    probe = due(["longest"])
+    assert do(database, verdicts.send_judging, verdicts.Patience(grace=0, lost_after=5), 8) is None
+    probe = do(database, verdicts.send_judge_probe, verdicts.Patience(grace=0, lost_after=5), "longest")
     assert probe is not None
     assert len(probe.subtask_ids) == 1
     with database.begin() as connection:
         assert verdicts.claim_judging(connection, subtasks_, probe.id, 60).ids == probe.subtask_ids
+
+
+def test_a_judge_is_probed_with_another_subtask_each_time(database: Engine) -> None:
+    for _ in range(3):
+        finish_all(database, send(database, plan(database), "alpha", "beta"))
+    do(database, breaker.note_failure, breaker.Guarded.JUDGE, "longest", "no", RULES, calls=5)
+
+    asked = []
+    for _ in range(3):
+        probe = do(database, verdicts.send_judge_probe, verdicts.Patience(grace=0, lost_after=5), "longest")
+        asked += probe.subtask_ids
+        do(database, verdicts.unsend_judging, probe.id)
+
+    assert len(set(asked)) == 3
+
+
+def test_what_needs_no_judge_waits_for_none(database: Engine) -> None:
+    (message,) = send(database, plan(database), "alpha")
+    finish_all(database, [message])
+    do(database, breaker.note_failure, breaker.Guarded.JUDGE, "longest", "no", RULES, calls=5)
+
+    assert do(database, verdicts.send_judge_probe, verdicts.Patience(grace=0, lost_after=5), "longest") is None
+    assert do(database, verdicts.send_judging, verdicts.Patience(grace=0, lost_after=5), 8).subtask_ids
+    assert judge(database, message.subtask_ids[0]).ids == message.subtask_ids
 
 
 def test_an_operator_pauses_drains_and_resumes(database: Engine) -> None:

@@ -27,11 +27,21 @@ from hypothesis.stateful import (
 from sqlalchemy import Connection, Engine
 from state_machine_checks import check, check_all_is_final
 from state_machine_people import RULES, WAYS, Judges, Schedulers, Workers
-from state_machine_world import JUDGES, LEASE, MODELS, REGISTRY, Envelope, World, world_engine
+from state_machine_world import (
+    CACHING,
+    JUDGES,
+    LEASE,
+    MODELS,
+    REGISTRY,
+    REVISION,
+    Envelope,
+    World,
+    world_engine,
+)
 
 from db import endings, tasks
 from db.breaker import set_model_state
-from db.candidates import Choice, choose_and_send, unsend
+from db.candidates import Choice, Sent, choose_and_send, unsend
 from db.lease import Leased
 from db.settings import Settings
 from db.states import ModelState
@@ -161,13 +171,14 @@ class Machine(RuleBasedStateMachine):
         def statement(connection: Connection) -> Any:
             states = model_states(connection, MODELS, lock=True)
             active = [model for model in models if states[model].status == ModelState.ACTIVE]
-            return choose_and_send(connection, choices(connection, active, limit)) if active else []
+            return choose_and_send(connection, choices(connection, active, limit)) if active else None
 
-        def learn(messages: Any) -> None:
-            for message in messages:
+        def learn(sent: Sent | None) -> None:
+            for message in sent.messages if sent else ():
                 self.world.broker.post(message, in_chord=True)
-            if messages:
-                self.world.broker.calls.append((uuid4(), messages[0].subtask_ids))
+            if sent and sent.messages:
+                subtasks = {subtask for message in sent.messages for subtask in message.subtask_ids}
+                self.world.broker.calls.append((uuid4(), sorted(subtasks)))
 
         self.world.act(statement, learn, stay_open=stay_open)
 
@@ -217,6 +228,11 @@ class Machine(RuleBasedStateMachine):
     def let_go(self, *, which: int, way: str, stay_open: bool) -> None:
         self.workers.let_go(nth(self.world.held, which), Leased.CANDIDATE, way, stay_open=stay_open)
 
+    @precondition(lambda self: self.world.held)
+    @rule(which=recent, stay_open=staying_open)
+    def look_up(self, *, which: int, stay_open: bool) -> None:
+        self.workers.look_up(nth(self.world.held, which), stay_open=stay_open)
+
     # Judges
 
     @precondition(lambda self: self.world.broker.calls)
@@ -228,6 +244,11 @@ class Machine(RuleBasedStateMachine):
     @rule(which=recent, number=recent, stay_open=staying_open)
     def decide(self, *, which: int, number: int, stay_open: bool) -> None:
         self.judges.decide(nth(self.world.judging, which), number, stay_open=stay_open)
+
+    @precondition(lambda self: self.world.judging)
+    @rule(which=recent, number=recent, stay_open=staying_open)
+    def decide_all(self, *, which: int, number: int, stay_open: bool) -> None:
+        self.judges.decide_all(nth(self.world.judging, which), number, stay_open=stay_open)
 
     @precondition(lambda self: self.world.judging)
     @rule(which=recent, number=recent, way=st.sampled_from(["fails", "cannot be had", *WAYS]), stay_open=staying_open)
@@ -301,6 +322,7 @@ def subtask_rows(task: tasks.PendingTask, shape: Shape) -> list[tasks.SubtaskRow
             inputs=[{"request": True}], options={}, source=task.source, priority=task.priority,
             candidates_wanted=wanted, quorum=quorum, judge=judge, deadline=task.deadline,
             needs=tuple(f"step {need}" for need in sorted(needs) if need < position),
+            input_key=None if position else task.request.encode(),
         )
         for position, (needs, wanted, quorum, judge) in enumerate(shape)
     ]  # fmt: skip
@@ -311,7 +333,8 @@ def choices(connection: Connection, models: list[str], limit: int) -> list[Choic
     messages = {model: uuid4() for model in models}
     return [
         Choice(subtask_id=subtask.id, model=model, rank=rank, proposed_by=[], max_attempts=2 + rank % 2,
-               message_id=messages[model])
+               message_id=messages[model], input_key=subtask.input_key if model in CACHING else None,
+               revision=REVISION)
         for subtask in lock_ready(connection, limit, ["text-generation"])
         for rank, model in enumerate(models)
     ]  # fmt: skip

@@ -42,14 +42,14 @@ def sent(database: Engine) -> tuple[UUID, list[c.Message]]:
         (pending,) = tasks.read_pending(connection, tasks.lock_pending(connection, 10))
         tasks.start_tasks(connection, [subtask_of(pending)])
         subtask = connection.execute(text("SELECT id FROM subtask WHERE task_id = :t"), {"t": task_id}).scalar_one()
-        messages = c.choose_and_send(
+        sent = c.choose_and_send(
             connection,
             [
                 c.Choice(subtask_id=subtask, model=name, rank=rank, proposed_by=[], max_attempts=2, message_id=uuid4())
                 for rank, name in enumerate(MODELS)
             ],
         )
-    return subtask, sorted(messages, key=lambda message: message.model)
+    return subtask, sorted(sent.messages, key=lambda message: message.model)
 
 
 def subtask_of(pending: tasks.PendingTask) -> tasks.SubtaskRow:
@@ -289,7 +289,9 @@ def test_what_a_chord_left_unjudged_is_sent_after_the_grace_and_once(
 
     def due(grace: float, *, empty: bool = True) -> list[UUID]:
         with database.begin() as connection:
-            sent = verdicts.send_judging(connection, grace=grace, lost_after=60, queue_empty=empty, limit=8)
+            sent = verdicts.send_judging(
+                connection, verdicts.Patience(grace=grace, lost_after=60, queue_empty=empty), 8
+            )
             return sent.subtask_ids if sent else []
 
     assert due(60) == []
@@ -311,7 +313,7 @@ def test_what_completed_outside_of_a_chord_is_judged_at_once(
     store(database, got, in_chord=False, output="last")
 
     with database.begin() as connection:
-        sent_to_judge = verdicts.send_judging(connection, grace=60, lost_after=60, queue_empty=False, limit=8)
+        sent_to_judge = verdicts.send_judging(connection, verdicts.Patience(grace=60, lost_after=60), 8)
     assert sent_to_judge is not None
     assert sent_to_judge.subtask_ids == [subtask]
 
