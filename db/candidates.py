@@ -362,3 +362,24 @@ def waiting_models(connection: Connection) -> list[str]:
         )
     )
     return [row.model for row in rows]
+
+
+def models_with_work(connection: Connection) -> list[str]:
+    """Models with unfinished candidates: one probe of an index for each."""
+    rows = connection.execute(
+        text(
+            " UNION ".join(
+                f"""
+                (WITH RECURSIVE named AS (
+                    (SELECT model FROM candidate WHERE {which} ORDER BY model LIMIT 1)
+                    UNION ALL
+                    SELECT (SELECT c.model FROM candidate AS c WHERE {which} AND c.model > n.model
+                            ORDER BY c.model LIMIT 1)
+                    FROM named AS n WHERE n.model IS NOT NULL)
+                SELECT model FROM named WHERE model IS NOT NULL)
+                """  # noqa: S608 - one of two constants
+                for which in ("status = 'chosen'", "status IN ('sent', 'running')")
+            )
+        )
+    )
+    return list(rows.scalars())

@@ -23,6 +23,11 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 MediaKind = Literal["text", "image", "audio"]
 
 
+def queue_of(model: str) -> str:
+    """Name of a model's Celery queue, also where the registry does not know the model."""
+    return f"model.{model}"
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -143,7 +148,7 @@ class ModelEntry(_Strict):
     @property
     def queue(self) -> str:
         """Name of the Celery queue, one per model."""
-        return f"model.{self.name}"
+        return queue_of(self.name)
 
     @property
     def caches(self) -> bool:

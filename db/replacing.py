@@ -25,14 +25,14 @@ class Exhausted:
     age: float
 
 
-def lock_exhausted(connection: Connection, limit: int) -> list[Exhausted]:
-    """Lock subtasks that all of their models failed."""
+def lock_exhausted(connection: Connection, limit: int, after: UUID) -> list[Exhausted]:
+    """Lock subtasks that all of their models failed, by id, those after `after`."""
     rows = connection.execute(
         text(
             """
             WITH locked AS (
                 SELECT s.id, s.capability, s.options, s.candidates_wanted FROM subtask AS s
-                WHERE s.status = 'running'
+                WHERE s.status = 'running' AND s.id > :after
                   AND NOT EXISTS (SELECT FROM candidate AS c WHERE c.subtask_id = s.id
                                   AND (c.finished_at IS NULL OR c.status = 'done'))
                   AND EXISTS (SELECT FROM candidate AS c WHERE c.subtask_id = s.id)
@@ -44,7 +44,7 @@ def lock_exhausted(connection: Connection, limit: int) -> list[Exhausted]:
             GROUP BY l.id, l.capability, l.options, l.candidates_wanted ORDER BY l.id
             """
         ),
-        {"limit": limit},
+        {"limit": limit, "after": after},
     )
     return [Exhausted(**row._mapping) for row in rows]  # noqa: SLF001 - the documented name
 
@@ -114,16 +114,23 @@ class Overdue:
     open: int  # unfinished, the waiting ones included
 
 
-def lock_overdue(connection: Connection, models: Sequence[str], seconds: float, limit: int) -> list[Overdue]:
-    """Lock candidates that have been due for `seconds` on one of these models, which cannot be had, by subtask."""
+def lock_overdue(
+    connection: Connection, models: Sequence[str], seconds: float, limit: int, after: UUID
+) -> list[Overdue]:
+    """Lock candidates that have been due for `seconds` on one of these models, which cannot be had, by subtask.
+
+    Up to `limit` candidates, by id, those after `after`. A failed probe of a suspended model makes a candidate due
+    anew: there the time since the model was suspended counts, too.
+    """
     rows = connection.execute(
         text(
             """
             WITH waiting AS (
-                SELECT id, subtask_id FROM candidate
-                WHERE model = ANY(CAST(:models AS text[])) AND status = 'chosen'
-                  AND coalesce(not_before, created_at) < now() - make_interval(secs => :seconds)
-                ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
+                SELECT c.id, c.subtask_id FROM candidate AS c JOIN model AS m ON m.name = c.model
+                WHERE c.model = ANY(CAST(:models AS text[])) AND c.status = 'chosen' AND c.id > :after
+                  AND CASE WHEN m.status = 'suspended' THEN greatest(c.created_at, m.suspended_at)
+                           ELSE coalesce(c.not_before, c.created_at) END < now() - make_interval(secs => :seconds)
+                ORDER BY c.id LIMIT :limit FOR UPDATE OF c SKIP LOCKED
             ), locked AS (  -- or a cancel, which locks from the subtask down, and `add_candidates` wait for each other
                 SELECT id, capability, options, quorum FROM subtask
                 WHERE id IN (SELECT subtask_id FROM waiting) AND status = 'running'
@@ -138,7 +145,7 @@ def lock_overdue(connection: Connection, models: Sequence[str], seconds: float, 
             GROUP BY g.subtask_id, s.id, s.capability, s.options, s.quorum, g.waiting ORDER BY s.id
             """
         ),
-        {"models": list(models), "seconds": seconds, "limit": limit},
+        {"models": list(models), "seconds": seconds, "limit": limit, "after": after},
     )
     return [Overdue(**row._mapping) for row in rows]  # noqa: SLF001 - the documented name
 

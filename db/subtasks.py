@@ -57,9 +57,9 @@ def lock_ready(
                              ORDER BY priority DESC, source LIMIT 1)
                             LIMIT 1) AS n
                     )
-                    SELECT * FROM pair LIMIT 2 * :limit) AS p
+                    SELECT * FROM pair LIMIT 16 * :limit) AS p
             ), shares AS (
-                SELECT pairs.*, least(:limit, greatest(4, 4 * :limit / count(*) OVER (PARTITION BY priority))) AS share
+                SELECT pairs.*, least(:limit, greatest(1, 4 * :limit / count(*) OVER (PARTITION BY priority))) AS share
                 FROM pairs
             ), flying AS (
                 SELECT source, count(*) AS n FROM subtask WHERE status IN ('running', 'judging') GROUP BY source

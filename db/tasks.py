@@ -192,8 +192,8 @@ def lock_pending(connection: Connection, limit: int) -> list[UUID]:
                        AND priority < pair.priority ORDER BY priority DESC, source LIMIT 1)
                     LIMIT 1) AS n
             ), shares AS (
-                SELECT p.*, least(:limit, greatest(4, 4 * :limit / count(*) OVER (PARTITION BY priority))) AS share
-                FROM (SELECT * FROM pair LIMIT 2 * :limit) AS p
+                SELECT p.*, least(:limit, greatest(1, 4 * :limit / count(*) OVER (PARTITION BY priority))) AS share
+                FROM (SELECT * FROM pair LIMIT 16 * :limit) AS p
             ), due AS (
                 SELECT p.* FROM shares AS s CROSS JOIN LATERAL (
                     SELECT id, source, priority, created_at FROM task

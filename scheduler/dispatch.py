@@ -97,7 +97,7 @@ class Dispatcher:
             waves = list(self._waves(connection, room, capabilities))
             if not waves:
                 return 0
-            sent = choose_and_send(connection, list(self._choices(waves)))
+            sent = choose_and_send(connection, list(self._choices(waves, room)))
             self._note_probes(connection, {model.name for wave in waves for model in wave.models} - set(room.models))
         self.answered += len(sent.answered)
         self._publish(waves, sent)
@@ -205,7 +205,8 @@ class Dispatcher:
     def _select(self, subtask: ReadySubtask, room: Room) -> list[ModelEntry]:
         """The first k live models of the subtask's capability; none while the scheduler still waits for some.
 
-        Where a suspended model is due for a probe, the next subtask that it can serve takes it along as its last.
+        Where a suspended model is due for a probe, the next subtask that it can serve takes it along, as one more: a
+        healthy model is not kept waiting by it.
         """
         able = able_models(self._settings.registry, subtask.capability, subtask.options)
         live = SELECTORS[SELECTOR]([model for model in able if model.name in room.models])
@@ -213,23 +214,24 @@ class Dispatcher:
         probe = next((model for model in able if model.name in room.probes), None)
         if probe is not None:
             del room.probes[probe.name]
-            return [*live[: wanted - 1], probe]
+            return [*live[: min(wanted, self._settings.max_candidates - 1)], probe]
         settling = time.monotonic() - self._started < self._settings.settle_seconds
         if settling and len(live) < min(wanted, len(able)):
             return []
         return live[:wanted]
 
-    def _choices(self, waves: Sequence[Wave]) -> Iterator[Choice]:
+    def _choices(self, waves: Sequence[Wave], room: Room) -> Iterator[Choice]:
         for wave in waves:
             for rank, model in enumerate(wave.models):
                 message = uuid4()
+                probes = model.name not in room.models and len(wave.models) > 1  # it may fail once; others answer
                 for subtask in wave.subtasks:
                     yield Choice(
                         subtask_id=subtask.id,
                         model=model.name,
                         rank=rank,
                         proposed_by=[{"selector": SELECTOR, "rank": rank}],
-                        max_attempts=model.max_attempts,
+                        max_attempts=1 if probes else model.max_attempts,
                         message_id=message,
                         input_key=subtask.input_key if model.caches else None,
                         revision=model.exact_revision,

@@ -39,6 +39,7 @@ class Scheduler:
         self._engine = make_engine(settings.dsn, application="scheduler", pool_size=2)
         publisher = Publisher(settings, app)
         self._dispatcher = Dispatcher(settings, self._engine, publisher)
+        self._turns = [self._dispatcher.send_waiting, self._dispatcher.dispatch]
         self._reconciler = Reconciler(settings, self._engine, publisher)
         self._stop = threading.Event()
         self._listening: psycopg.Connection[tuple[object, ...]] | None = None
@@ -76,17 +77,18 @@ class Scheduler:
 
     def tick(self) -> bool:
         """One look at everything. Returns whether there may be more to do at once."""
+        self._say_alive()
         with transaction(self._engine) as connection:
             planned = plan_pending(connection, self._settings, PLANNED_AT_ONCE)
         if time.monotonic() - self._reconciled >= self._settings.poll_seconds:
             self._reconciler.reconcile()
             self._reconciled = time.monotonic()
-        sent = self._dispatcher.send_waiting()  # before new ones, or a long backlog starves what was begun
-        sent += self._dispatcher.dispatch()
+        # What was begun (retries, back-fill) and what is new take turns at being first, so that neither starves.
+        self._turns.reverse()
+        sent = sum(turn() for turn in self._turns)
         if self._dispatcher.answered:
             self._dispatcher.answered = 0
             self._reconciler.judge_what_is_unjudged()
-        self._say_alive()
         return planned == PLANNED_AT_ONCE or sent > 0
 
     def _say_alive(self) -> None:

@@ -27,7 +27,7 @@ from db.verdicts import (
 )
 from db.workers import live_queues, live_workers
 from scheduler.publishing import Publisher
-from scheduler.replacing import back_fill, rebind
+from scheduler.replacing import Place, back_fill, rebind
 from worker.role import JUDGE_QUEUE
 
 log = get_logger(__name__)
@@ -45,6 +45,7 @@ class Reconciler:
         self._engine = engine
         self._publisher = publisher
         self._swept = float("-inf")
+        self._exhausted, self._overdue = Place(), Place()
 
     def reconcile(self) -> None:
         """Run every rule once. Raises `Unreachable` where Postgres or Redis is away; what was done stays done."""
@@ -81,10 +82,10 @@ class Reconciler:
         self._note("subtasks_unblocked", unblock(connection))
 
     def _ask_other_models(self, connection: Connection) -> None:
-        added, failed = back_fill(connection, self._settings)
+        added, failed = back_fill(connection, self._settings, self._exhausted)
         self._note("candidates_back_filled", added)
         self._note("subtasks_exhausted", failed)
-        replaced, given_up = rebind(connection, self._settings)
+        replaced, given_up = rebind(connection, self._settings, self._overdue)
         self._note("candidates_rebound", replaced)
         self._note("candidates_given_up", given_up)
 

@@ -9,8 +9,9 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
+from db.candidates import models_with_work
 from db.logs import get_logger
-from db.registry import ModelEntry
+from db.registry import ModelEntry, queue_of
 from db.replacing import (
     Addition,
     Exhausted,
@@ -30,7 +31,8 @@ from scheduler.selectors import SELECTORS
 
 log = get_logger(__name__)
 
-LOOK = 256  # subtasks per look
+LOOK = 256  # subtasks, or waiting candidates, per look
+FIRST = UUID(int=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +48,12 @@ class Availability:
 
 
 def availability(connection: Connection, settings: Settings) -> Availability:
-    """Who can be had right now. Two small queries."""
+    """Who can be had right now; a model that left the registry and has no worker cannot. A few small queries."""
     models = settings.registry.models
     states = model_states(connection, list(models))
     live = live_queues(live_workers(connection, settings.worker_timeout))
     unserved = {name for name, model in models.items() if model.queue not in live}
+    unserved |= {name for name in models_with_work(connection) if name not in models and queue_of(name) not in live}
     stopped = {name for name, row in states.items() if row.status in {ModelState.PAUSED, ModelState.SUSPENDED}}
     free = {name for name, row in states.items() if row.status == ModelState.ACTIVE} - unserved
     return Availability(free=frozenset(free), away=frozenset(unserved | stopped), unserved=frozenset(unserved))
@@ -65,13 +68,26 @@ def others(
     return [model for model in able if model.name in among and model.name not in tried][:room]
 
 
-def back_fill(connection: Connection, settings: Settings) -> tuple[int, int]:
+@dataclass
+class Place:
+    """How far a look came, by subtask id: what only waits must not hide what comes behind it."""
+
+    after: UUID = FIRST
+
+    def next(self, seen: Sequence[UUID]) -> None:
+        """Go on after these, or from the beginning where fewer than LOOK were left."""
+        self.after = max(seen) if len(seen) >= LOOK else FIRST
+
+
+def back_fill(connection: Connection, settings: Settings, place: Place | None = None) -> tuple[int, int]:
     """Give subtasks that all of their models failed to others, or fail them with every reason.
 
     Where untried models exist and none can be had, it waits for them up to BAKEOFF_BIND_WAIT. Returns how many
     candidates were added and how many subtasks failed.
     """
-    exhausted = lock_exhausted(connection, LOOK)
+    place = place or Place()
+    exhausted = lock_exhausted(connection, LOOK, place.after)
+    place.next([subtask.id for subtask in exhausted])
     if not exhausted:
         return 0, 0
     can_be_had = availability(connection, settings)
@@ -93,7 +109,7 @@ def _worth_waiting(settings: Settings, subtask: Exhausted) -> bool:
     )
 
 
-def rebind(connection: Connection, settings: Settings) -> tuple[int, int]:
+def rebind(connection: Connection, settings: Settings, place: Place | None = None) -> tuple[int, int]:
     """Bind candidates that have waited BAKEOFF_BIND_WAIT for a model that cannot be had to another one.
 
     Where there is no other, a candidate is given up if the subtask has its quorum and waits for nothing else; if not,
@@ -103,9 +119,12 @@ def rebind(connection: Connection, settings: Settings) -> tuple[int, int]:
     if not can_be_had.away:
         return 0, 0
     take_back_unserved(connection, sorted(can_be_had.unserved), settings.bind_wait)
+    place = place or Place()
     additions: list[Addition] = []
     ended: list[UUID] = []
-    for subtask in lock_overdue(connection, sorted(can_be_had.away), settings.bind_wait, LOOK):
+    overdue = lock_overdue(connection, sorted(can_be_had.away), settings.bind_wait, LOOK, place.after)
+    place.next([candidate for subtask in overdue for candidate in subtask.waiting])
+    for subtask in overdue:
         found = others(settings, subtask.capability, subtask.options, subtask.tried, can_be_had.free)
         replaced = found[: len(subtask.waiting)]
         additions += _additions(subtask.subtask_id, replaced, "bind-wait")

@@ -140,8 +140,18 @@ class _Run:
             if not self._left:
                 return None
             renewal.until(time.monotonic() + limit)  # for reading what the next batch is about
+            batch = self._next_batch()
+
+    def _next_batch(self) -> _Batch:
+        left = list(self._left)
+
+        @wait_for_postgres(self._process.settings.lease_seconds)
+        def attempt() -> _Batch:
+            self._left = list(left)  # it may be the second try
             with transaction(self._process.engine) as connection:
-                batch = self._enter(connection, look_up=any(self._keys.get(c) in self._ran for c in self._left))
+                return self._enter(connection, look_up=any(self._keys.get(c) in self._ran for c in left))
+
+        return attempt()
 
     def _enter(self, connection: Connection, *, look_up: bool) -> _Batch:
         """Charge the next batch and read what it is about; before that, `look_up` what needs no run any more."""

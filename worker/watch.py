@@ -80,7 +80,7 @@ class MemoryWatch(Watch):
         limit = memory_limit(settings, role)
         while True:
             time.sleep(MEMORY_LOOK)
-            for process in _children(parent.pool):
+            for process in children(parent.pool):
                 _kill_above(process, limit)
 
 
@@ -92,7 +92,7 @@ def memory_limit(settings: Settings, role: WorkerRole) -> int:
     return max(LEAST_LIMIT, int(settings.memory_factor * wanted))
 
 
-def _children(pool: Any) -> list[int]:
+def children(pool: Any) -> list[int]:
     """Process ids of the pool; none where it runs threads."""
     inner = getattr(pool, "_pool", None)
     return [process.pid for process in list(getattr(inner, "_pool", ())) if process.pid]

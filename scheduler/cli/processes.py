@@ -144,6 +144,7 @@ def _run_celery(settings: Settings, role: WorkerRole) -> None:
     from celery.signals import setup_logging, worker_ready
 
     from worker.app import app
+    from worker.loading import LoadWatch
     from worker.stopping import Stopping
     from worker.watch import MemoryWatch, StallWatch
 
@@ -151,7 +152,7 @@ def _run_celery(settings: Settings, role: WorkerRole) -> None:
     if role.intake:
         say_ready = threading.Thread(target=_say_ready, args=(settings, role), daemon=True)
         worker_ready.connect(lambda **_: say_ready.start(), weak=False)
-    app.steps["worker"].update((Stopping, MemoryWatch, StallWatch))
+    app.steps["worker"].update((Stopping, LoadWatch, MemoryWatch, StallWatch))
     pool = ["--pool", "threads", "--concurrency", "4"] if role.intake else ["--pool", "custom", "--concurrency", "1"]
     app.worker_main(
         ["worker", "--hostname", role.name, "--events", "--without-gossip", "--without-mingle"]  # noqa: RUF005

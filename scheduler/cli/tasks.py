@@ -49,6 +49,9 @@ def submit_command(
     param: Annotated[
         list[str] | None, typer.Option("--param", "-p", help="NAME=VALUE for the models, e.g. max_new_tokens=64.")
     ] = None,
+    cache: Annotated[
+        bool, typer.Option("--cache/--no-cache", help="Take what a model answered to the same input before.")
+    ] = True,
     idempotency_key: Annotated[str | None, typer.Option(help="The same key and request is stored once.")] = None,
     run_at: Annotated[str | None, typer.Option(help="Not before: 15m from now, or 2026-12-24T18:00:00Z.")] = None,
     deadline: Annotated[
@@ -77,7 +80,7 @@ def submit_command(
         "capability": capability,
         "source": source,
         "priority": priority,
-        "options": _options(model, candidates, judge, param),
+        "options": _options(model, candidates, judge, param) | ({} if cache else {"cache": False}),
         "run_at": moment_of("--run-at", run_at) if run_at else None,
         "deadline": moment_of("--deadline", deadline) if deadline else None,
     }

@@ -67,7 +67,7 @@ def test_a_cancel_and_a_rebind_of_the_same_subtask_both_end(
                                 "VALUES ('delta', 'text-generation', 'scripted', '', 'model.delta')"))  # fmt: skip
 
     with database.begin() as connection:
-        (overdue,) = replacing.lock_overdue(connection, ["alpha"], 0, 8)
+        (overdue,) = replacing.lock_overdue(connection, ["alpha"], 0, 8, UUID(int=0))
         cancelling = meanwhile(lambda other: endings.cancel_tasks(other, [task]))
         replacing.give_up(connection, overdue.waiting, "away")
         added = replacing.Addition(subtask_id=subtask, model="delta", proposed_by=[], max_attempts=1)

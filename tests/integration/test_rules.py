@@ -14,6 +14,7 @@ from db.errors import BacklogFull, InvalidRequest
 from db.registry import ModelEntry
 from db.states import ModelState
 from db.workers import model_states, sync_models
+from scheduler.replacing import FIRST
 from tests.integration.test_transitions import charge, claim, finish_all, judge, rows, run, store, subtask_of
 
 pytestmark = pytest.mark.integration
@@ -203,7 +204,7 @@ def test_a_subtask_that_all_models_failed_gets_others_and_fails_without(database
     (message,) = send(database, task, "alpha")
     fail(database, message)
     with database.begin() as connection:
-        (exhausted,) = replacing.lock_exhausted(connection, 10)
+        (exhausted,) = replacing.lock_exhausted(connection, 10, FIRST)
         assert exhausted.tried == ["alpha"]
         added = replacing.add_candidates(
             connection,
@@ -217,7 +218,7 @@ def test_a_subtask_that_all_models_failed_gets_others_and_fails_without(database
     assert [(r.model, r.rank, r.status) for r in ranks] == [
         ("alpha", 0, "error"), ("beta", 1, "chosen"), ("gamma", 2, "chosen"),
     ]  # fmt: skip
-    assert do(database, replacing.lock_exhausted, 10) == []
+    assert do(database, replacing.lock_exhausted, 10, FIRST) == []
 
 
 def test_a_candidate_waits_for_its_model_only_so_long(database: Engine) -> None:
@@ -229,7 +230,7 @@ def test_a_candidate_waits_for_its_model_only_so_long(database: Engine) -> None:
     assert do(database, replacing.take_back_unserved, ["beta"], 20) == 0
     assert do(database, replacing.take_back_unserved, ["beta"], 5) == 1
     with database.begin() as connection:
-        (overdue,) = replacing.lock_overdue(connection, ["beta"], 5, 10)
+        (overdue,) = replacing.lock_overdue(connection, ["beta"], 5, 10, FIRST)
         assert (overdue.done, overdue.open, overdue.waiting) == (1, 1, beta.candidate_ids)
         assert replacing.give_up(connection, overdue.waiting, "It was away.") == 1
     assert judge(database, alpha.subtask_ids[0]).ids == alpha.subtask_ids

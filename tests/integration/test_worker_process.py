@@ -109,11 +109,15 @@ def wait_for(installation: Installation, status: str, count: int = 1, timeout: f
 
 def children(installation: Installation, name: str = "solo") -> list[psutil.Process]:
     """The process that holds the model."""
-    return [
-        process
-        for process in psutil.Process(installation.processes[name].pid).children(recursive=True)
-        if "semaphore_tracker" not in " ".join(process.cmdline())
-    ]
+    found = psutil.Process(installation.processes[name].pid).children(recursive=True)
+    return [process for process in found if not is_dead(process) and not is_helper(process)]
+
+
+def is_helper(process: psutil.Process) -> bool:
+    try:
+        return "semaphore_tracker" in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return True
 
 
 def is_dead(process: psutil.Process) -> bool:
@@ -460,3 +464,25 @@ def test_what_killed_intake_workers_held_is_stored_once_by_the_next(installation
 
 def stored(installation: Installation) -> list[str]:
     return [row.request for row in installation.query("SELECT request FROM task")]
+
+
+def test_a_model_whose_process_dies_while_it_loads_is_called_broken(installation: Installation, sick: Path) -> None:
+    installation.start("solo", "worker", "loads")
+    seen: set[int] = set()
+
+    def new_child() -> psutil.Process | None:
+        return next((child for child in children(installation) if child.pid not in seen), None)
+
+    for _ in range(3):
+        wait_until(lambda: new_child() is not None, 30, installation.logs)
+        child = new_child()
+        assert child is not None
+        seen.add(child.pid)
+        time.sleep(1.5)  # the parent has noticed it
+        child.kill()
+
+    def status() -> str:
+        return str(installation.query("SELECT status FROM worker")[0].status)
+
+    wait_until(lambda: status() == "broken", 30, installation.logs)
+    assert "ended before the model was loaded" in installation.query("SELECT error FROM worker")[0].error
