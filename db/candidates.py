@@ -61,6 +61,7 @@ class Work:
     inputs: list[dict[str, Any]]
     attachments: list[dict[str, Any]]
     options: dict[str, Any]
+    input_key: bytes | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,22 +201,59 @@ def unsend(connection: Connection, messages: Sequence[UUID], backoff: float = 0.
     ).rowcount
 
 
-def load_work(connection: Connection, token: UUID, ids: Sequence[UUID]) -> list[Work]:
-    """What to run for candidates claimed under `token`, in the order of `ids`. One statement."""
+@dataclass(frozen=True, kw_only=True)
+class MessageClaim:
+    """What the claim of a message got: `work` is ours under `token`, in the order of the message.
+
+    `held` above 0 means that this message was delivered twice and the first delivery still works on it.
+    """
+
+    token: UUID
+    work: list[Work]
+    held: int
+
+    @property
+    def ids(self) -> list[UUID]:
+        """The candidates that are ours."""
+        return [work.id for work in self.work]
+
+
+def claim_message(
+    connection: Connection, ids: Sequence[UUID], message: UUID, seconds: float, *, charge: bool
+) -> MessageClaim:
+    """Claim a message's candidates for `seconds` and read what they are about. One statement.
+
+    Only rows that this very message carries are taken: a message sent again in the meantime carries another id.
+    `charge`: they enter the model now, all of them, and an attempt is counted.
+    """
+    token = uuid4()
     rows = connection.execute(
         text(
             """
-            SELECT c.id, c.subtask_id, s.task_id, s.capability, t.request, s.inputs, t.attachments, s.options
-            FROM unnest(CAST(:ids AS uuid[])) WITH ORDINALITY AS wanted (id, n)
-            JOIN candidate AS c ON c.id = wanted.id AND c.token = :token
-            JOIN subtask AS s ON s.id = c.subtask_id
-            JOIN task AS t ON t.id = s.task_id
-            ORDER BY wanted.n
+            WITH taken AS (
+                UPDATE candidate SET status = 'running', token = :token, attempt = attempt + :charge,
+                       lease_until = now() + make_interval(secs => :seconds)
+                WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'sent' AND message_id = :message
+                RETURNING id, subtask_id, input_key
+            )
+            SELECT c.id, c.subtask_id, s.task_id, s.capability, t.request, s.inputs, t.attachments, s.options,
+                   c.input_key, false AS held
+            FROM taken AS c JOIN subtask AS s ON s.id = c.subtask_id JOIN task AS t ON t.id = s.task_id
+            UNION ALL
+            SELECT id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, true FROM candidate
+            WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'running' AND message_id = :message
+              AND lease_until > now()
             """
         ),
-        {"ids": list(ids), "token": token},
-    )
-    return [Work(**row._mapping) for row in rows]  # noqa: SLF001 - the documented name
+        {"token": token, "charge": int(charge), "seconds": seconds, "ids": list(ids), "message": message},
+    ).all()
+    place = {candidate: number for number, candidate in enumerate(ids)}
+    work = [
+        Work(**{key: value for key, value in row._mapping.items() if key != "held"})  # noqa: SLF001
+        for row in sorted(rows, key=lambda row: place[row.id])
+        if not row.held
+    ]
+    return MessageClaim(token=token, work=work, held=sum(row.held for row in rows))
 
 
 def store(

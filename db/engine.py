@@ -7,14 +7,15 @@ server is noticed. Behind pgbouncer in transaction mode set `ignore_startup_para
 from __future__ import annotations
 
 import os
+import time
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
 
 import psycopg
-from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.exc import ArgumentError, DisconnectionError, OperationalError
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
 from db.errors import SettingsError, Unreachable
@@ -22,8 +23,13 @@ from db.errors import SettingsError, Unreachable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+
 #: One channel for every event; the payload only says what kind of look is worth it.
 CHANNEL = "bakeoff"
+
+PING_AFTER = 2.0  # seconds
 
 T = TypeVar("T")
 
@@ -61,15 +67,37 @@ def make_engine(dsn: str, *, application: str = "", pool_size: int = 4) -> Engin
         ) from None
     if url.get_backend_name() not in {"postgresql", "postgres"}:
         raise SettingsError(f"BAKEOFF_DATABASE_URL names {url.get_backend_name()!r}; Bakeoff needs postgresql://.")
-    return create_engine(
+    engine = create_engine(
         url.set(drivername="postgresql+psycopg"),
         connect_args=connect_arguments(application),
         pool_size=pool_size,
         max_overflow=2,
-        pool_pre_ping=True,
         pool_recycle=1800,
         hide_parameters=True,  # an error is logged; what callers and models wrote is not
     )
+    event.listen(engine, "checkin", _note_time)
+    event.listen(engine, "checkout", _ping_after_idling)
+    return engine
+
+
+def _note_time(_: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
+    record.info["used_at"] = time.monotonic()
+
+
+def _ping_after_idling(connection: DBAPIConnection, record: ConnectionPoolEntry, _: PoolProxiedConnection) -> None:
+    """Ask a connection that lay idle whether it still works; one that worked a moment ago need not say so each time.
+
+    Raises `DisconnectionError`, upon which the pool tries a fresh one.
+    """
+    if time.monotonic() - record.info.get("used_at", float("inf")) < PING_AFTER:
+        return
+    try:
+        cursor = connection.cursor()
+        cursor.execute("SELECT 1")
+        cursor.close()
+        connection.rollback()
+    except psycopg.Error as error:
+        raise DisconnectionError(str(error)) from error
 
 
 @lru_cache(maxsize=4)

@@ -6,15 +6,15 @@ database's. Storing a result ends the lease in the same statement (`db.candidate
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from sqlalchemy import Connection, text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 
 class Leased(Enum):
@@ -31,48 +31,10 @@ class Leased(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """What a claim got: `ids` are ours under `token`; `held` counts rows that the same message's live lease holds.
-
-    `keys` holds the input keys (`db.cache`) of those that have one.
-    """
+    """What a claim got: `ids` are ours under `token`."""
 
     token: UUID
     ids: list[UUID]
-    held: int
-    keys: Mapping[UUID, bytes] = field(default_factory=dict)
-
-
-def claim_message(connection: Connection, ids: Sequence[UUID], message: UUID, seconds: float) -> Claim:
-    """Claim a message's candidates for `seconds`. One statement.
-
-    Only rows that this very message carries are taken: a message sent again in the meantime carries another id. `held`
-    above 0 means that this message was delivered twice and the first delivery still works on it.
-    """
-    token = uuid4()
-    rows = connection.execute(
-        text(
-            """
-            WITH taken AS (
-                UPDATE candidate SET status = 'running', token = :token,
-                       lease_until = now() + make_interval(secs => :seconds)
-                WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'sent' AND message_id = :message
-                RETURNING id, input_key
-            )
-            SELECT id, input_key, false AS held FROM taken
-            UNION ALL
-            SELECT id, NULL, true FROM candidate
-            WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'running' AND message_id = :message
-              AND lease_until > now()
-            """
-        ),
-        {"token": token, "seconds": seconds, "ids": list(ids), "message": message},
-    ).all()
-    return Claim(
-        token=token,
-        ids=[row.id for row in rows if not row.held],
-        held=sum(1 for row in rows if row.held),
-        keys={row.id: row.input_key for row in rows if row.input_key is not None},
-    )
 
 
 def renew(connection: Connection, leased: Leased, token: UUID, seconds: float) -> int:

@@ -89,7 +89,7 @@ def claim_judging(connection: Connection, ids: Sequence[UUID], message: UUID, se
         ),
         {"ids": list(ids), "token": token, "message": message, "seconds": seconds},
     )
-    return Claim(token=token, ids=[row.id for row in rows], held=0)
+    return Claim(token=token, ids=[row.id for row in rows])
 
 
 def load_to_judge(connection: Connection, token: UUID) -> list[ToJudge]:

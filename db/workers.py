@@ -157,11 +157,11 @@ def model_states(connection: Connection, names: Sequence[str], *, lock: bool = F
 
 
 def note_speed(connection: Connection, model: str, seconds_per_item: float) -> None:
-    """Move a model's average time per item towards a measurement, by a fifth; not while a scheduler holds its row."""
+    """Say how long a model takes per item; not while a scheduler holds its row."""
     connection.execute(
         text(
             """
-            UPDATE model SET seconds_per_item = coalesce(seconds_per_item * 0.8 + :seconds * 0.2, :seconds)
+            UPDATE model SET seconds_per_item = :seconds
             WHERE name = (SELECT name FROM model WHERE name = :name FOR NO KEY UPDATE SKIP LOCKED)
             """
         ),

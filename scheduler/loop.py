@@ -80,16 +80,17 @@ class Scheduler:
         self._say_alive()
         with transaction(self._engine) as connection:
             planned = plan_pending(connection, self._settings, PLANNED_AT_ONCE)
-        if time.monotonic() - self._reconciled >= self._settings.poll_seconds:
-            self._reconciler.reconcile()
-            self._reconciled = time.monotonic()
         # What was begun (retries, back-fill) and what is new take turns at being first, so that neither starves.
         self._turns.reverse()
         sent = sum(turn() for turn in self._turns)
         if self._dispatcher.answered:
             self._dispatcher.answered = 0
             self._reconciler.judge_what_is_unjudged()
-        return planned == PLANNED_AT_ONCE or sent > 0
+        changed = False
+        if time.monotonic() - self._reconciled >= self._settings.poll_seconds:
+            changed = self._reconciler.reconcile()  # last: a new task need not wait for it
+            self._reconciled = time.monotonic()
+        return planned == PLANNED_AT_ONCE or sent > 0 or changed
 
     def _say_alive(self) -> None:
         """Appear among the workers, without a queue."""

@@ -46,15 +46,21 @@ class Reconciler:
         self._publisher = publisher
         self._swept = float("-inf")
         self._exhausted, self._overdue = Place(), Place()
+        self._found = False
 
-    def reconcile(self) -> None:
-        """Run every rule once. Raises `Unreachable` where Postgres or Redis is away; what was done stays done."""
+    def reconcile(self) -> bool:
+        """Run every rule once. Returns whether one of them found something, so that another look is worth it.
+
+        Raises `Unreachable` where Postgres or Redis is away; what was done stays done.
+        """
+        self._found = False
         for rule in (self._expire_leases, self._expire_judging, self._pass_deadlines, self._follow_the_plan,
                      self._ask_other_models, self._sweep):  # fmt: skip
             with transaction(self._engine) as connection:
                 rule(connection)
         self._find_lost_messages()
         self.judge_what_is_unjudged()
+        return self._found
 
     def _expire_leases(self, connection: Connection) -> None:
         lost = expire_leases(connection)
@@ -150,7 +156,7 @@ class Reconciler:
             raise
         self._note("judging_sent", len(message.subtask_ids))
 
-    @staticmethod
-    def _note(action: str, count: int) -> None:
+    def _note(self, action: str, count: int) -> None:
         if count:
+            self._found = True
             log.info(f"{action.replace('_', ' ')}: {count}", action=action, count=count)

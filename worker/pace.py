@@ -1,7 +1,8 @@
-"""How many questions enter a judge together: as many as it answers within a moment, by what it took lately.
+"""What this process measured: how long its models and judges take, and what follows from it.
 
-A chunk is charged in one statement and stored in one. A process that is lost costs every subtask of its chunk an
-attempt, so a subtask that was charged before goes alone, and so does the first one of a judge that nobody timed yet.
+As many questions enter a judge together as it answers within a moment, by what it took lately. A chunk is charged in
+one statement and stored in one. A process that is lost costs every subtask of its chunk an attempt, so a subtask that
+was charged before goes alone, and so does the first one of a judge that nobody timed yet.
 """
 
 from __future__ import annotations
@@ -15,7 +16,35 @@ if TYPE_CHECKING:
 
 MOMENT = 0.5  # seconds
 MOST = 256  # questions
-WEIGHT = 0.2  # of the latest question in the average
+WEIGHT = 0.2  # of the latest measurement in an average
+NEGLIGIBLE = 0.001  # seconds per item below which nobody plans with the difference
+
+
+class Speeds:
+    """Seconds per item of each model of this process, a moving average; the database is told what is news.
+
+    The row of a model is what schedulers lock, so it is not written for every batch.
+    """
+
+    def __init__(self) -> None:
+        self._average: dict[str, float] = {}
+        self._told: dict[str, float] = {}
+
+    def took(self, model: str, seconds: float) -> None:
+        """An item of the latest batch took so long."""
+        before = self._average.get(model, seconds)
+        self._average[model] = before + WEIGHT * (seconds - before)
+
+    def news(self, model: str) -> float | None:
+        """The average, where it is a quarter away from what was told last."""
+        average, told = self._average[model], self._told.get(model)
+        if told is not None and abs(average - told) <= 0.25 * max(told, NEGLIGIBLE):
+            return None
+        return average
+
+    def told(self, model: str, seconds: float) -> None:
+        """The database knows."""
+        self._told[model] = seconds
 
 
 class JudgePace:

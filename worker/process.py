@@ -26,7 +26,7 @@ from worker.backends import Backend, LanguageModel, Place, create_backend
 from worker.batching import Ceilings
 from worker.child import settle_in
 from worker.judges import Judge, create_judge
-from worker.pace import JudgePace
+from worker.pace import JudgePace, Speeds
 from worker.role import WorkerRole
 from worker.weights import locate
 
@@ -45,6 +45,7 @@ class ModelProcess:
         self.registry = settings.registry
         self.ceilings = Ceilings()
         self.judge_pace = JudgePace()
+        self.speeds = Speeds()
         self._backends: dict[str, Backend] = {}
         self._judges: dict[str, Judge] = {}
 

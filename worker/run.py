@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -20,9 +20,9 @@ from sqlalchemy import Connection
 from db.blobs import artifacts_of
 from db.breaker import note_batch
 from db.cache import answer_from_cache
-from db.candidates import Result, Work, load_work, store
+from db.candidates import Result, Work, claim_message, store
 from db.engine import transaction, wait_for_postgres
-from db.lease import Leased, charge, claim_message, give_back
+from db.lease import Leased, charge, give_back
 from db.logs import get_logger
 from db.registry import ModelEntry
 from db.settings import Settings
@@ -84,7 +84,7 @@ def run_message(process: ModelProcess, *, message: UUID, model: str, ids: Sequen
 def _give_back(process: ModelProcess, message: UUID, ids: Sequence[UUID]) -> None:
     settings = process.settings
     with transaction(process.engine) as connection:
-        claim = claim_message(connection, ids, message, settings.lease_seconds)
+        claim = claim_message(connection, ids, message, settings.lease_seconds, charge=False)
         give_back(connection, Leased.CANDIDATE, claim.token, settings.retry_delay)
 
 
@@ -106,28 +106,31 @@ class _Run:
         self._process = process
         self._backend = backend
         self._in_chord = in_chord
-        self._left: list[UUID] = []
-        self._keys: Mapping[UUID, bytes] = {}
-        self._ran: set[bytes] = set()
+        self._left: list[Work] = []
+        self._ran: set[bytes] = set()  # input keys
         self.token = UUID(int=0)
         self.held = 0
         self.claimed = 0
 
     def claim(self, message: UUID, ids: Sequence[UUID]) -> _Batch:
         """Claim the message's candidates, and let the first batch enter. One transaction."""
-        settings = self._process.settings
+        settings, model = self._process.settings, self._backend.model
+        all_enter = not model.caches and len(ids) <= model.max_batch
 
         @wait_for_postgres(settings.lease_seconds)
         def attempt() -> _Batch:
             with transaction(self._process.engine) as connection:
-                claim = claim_message(connection, ids, message, settings.lease_seconds)
-                ours = set(claim.ids)
-                self.token, self.held, self.claimed = claim.token, claim.held, len(ours)
-                self._keys = claim.keys if self._backend.model.caches else {}
-                self._left = [candidate for candidate in ids if candidate in ours]
-                return _Batch([], {}) if claim.held else self._enter(connection, look_up=bool(self._keys))
+                claim = claim_message(connection, ids, message, settings.lease_seconds, charge=all_enter)
+                self.token, self.held, self.claimed = claim.token, claim.held, len(claim.work)
+                self._left = claim.work
+                if claim.held:
+                    return _Batch([], {})
+                return self._enter(connection, charged=all_enter, look_up=any(map(self._key, claim.work)))
 
         return attempt()
+
+    def _key(self, work: Work) -> bytes | None:
+        return work.input_key if self._backend.model.caches else None
 
     def batches(self, renewal: Renewal, batch: _Batch) -> Failure | None:
         """Run batch by batch. Returns the failure after which this process tries no further one, or None."""
@@ -149,25 +152,26 @@ class _Run:
         def attempt() -> _Batch:
             self._left = list(left)  # it may be the second try
             with transaction(self._process.engine) as connection:
-                return self._enter(connection, look_up=any(self._keys.get(c) in self._ran for c in left))
+                return self._enter(connection, look_up=any(self._key(work) in self._ran for work in left))
 
         return attempt()
 
-    def _enter(self, connection: Connection, *, look_up: bool) -> _Batch:
-        """Charge the next batch and read what it is about; before that, `look_up` what needs no run any more."""
+    def _enter(self, connection: Connection, *, look_up: bool, charged: bool = False) -> _Batch:
+        """Charge the next batch, where it is not yet; before that, `look_up` what needs no run any more."""
         if look_up:
             revision = self._backend.model.exact_revision
-            answered = answer_from_cache(connection, self.token, revision, in_chord=self._in_chord)
-            self._left = [candidate for candidate in self._left if candidate not in set(answered)]
-        batch = distinct(self._left, self._keys, self._backend.model.max_batch)
-        if not batch:
-            return _Batch([], {})
-        self._left = [candidate for candidate in self._left if candidate not in set(batch)]
-        self._ran.update(self._keys[candidate] for candidate in batch if candidate in self._keys)
-        work = load_work(connection, self.token, charge(connection, Leased.CANDIDATE, self.token, batch))
-        digests = [file["sha256"] for item in work for file in item.attachments]
+            answered = set(answer_from_cache(connection, self.token, revision, in_chord=self._in_chord))
+            self._left = [work for work in self._left if work.id not in answered]
+        batch = distinct(self._left, self._key, self._backend.model.max_batch)
+        entering = {work.id for work in batch}
+        self._left = [work for work in self._left if work.id not in entering]
+        self._ran.update(key for key in map(self._key, batch) if key)
+        if batch and not charged:
+            ours = set(charge(connection, Leased.CANDIDATE, self.token, list(entering)))
+            batch = [work for work in batch if work.id in ours]
+        digests = [file["sha256"] for work in batch for file in work.attachments]
         known = artifacts_of(connection, digests) if digests else {}
-        return _Batch(work, {digest: artifact.media_type for digest, artifact in known.items()})
+        return _Batch(batch, {digest: artifact.media_type for digest, artifact in known.items()})
 
     def _run_batch(self, renewal: Renewal, batch: _Batch) -> list[Output | Failure]:
         if not batch.work:
@@ -184,14 +188,14 @@ class _Run:
         return answers
 
 
-def distinct(ids: Sequence[UUID], keys: Mapping[UUID, bytes], most: int) -> list[UUID]:
-    """The first `most` of these candidates, without those whose key one of them has."""
-    batch: list[UUID] = []
+def distinct(works: Sequence[Work], key_of: Callable[[Work], bytes | None], most: int) -> list[Work]:
+    """The first `most` of these, without those whose key one of them has."""
+    batch: list[Work] = []
     seen: set[bytes] = set()
-    for candidate in ids:
-        key = keys.get(candidate)
+    for work in works:
+        key = key_of(work)
         if len(batch) < most and (key is None or key not in seen):
-            batch.append(candidate)
+            batch.append(work)
             seen.update([] if key is None else [key])
     return batch
 
@@ -251,9 +255,11 @@ def _store(
 ) -> None:
     """Store a batch under its token; a Postgres that is away is waited for, for up to one lease."""
     settings = process.settings
+    process.speeds.took(model.name, seconds_per_item)
+    speed = process.speeds.news(model.name)
 
     @wait_for_postgres(settings.lease_seconds)
-    def attempt() -> tuple[list[UUID], bool]:
+    def attempt() -> tuple[set[UUID], bool]:
         with transaction(process.engine) as connection:
             ids = store(
                 connection,
@@ -263,21 +269,36 @@ def _store(
                 retry_delay=settings.retry_delay,
                 in_chord=in_chord,
             )
-            note_speed(connection, model.name, seconds_per_item)
-            suspended = note_batch(connection, model.name, [r for r in results if r.id in set(ids)], settings.breaker)
-            return ids, suspended
+            ours = set(ids)
+            if speed is not None:
+                note_speed(connection, model.name, speed)
+            told = [result for result in results if result.id in ours]
+            return ours, note_batch(connection, model.name, told, settings.breaker)
 
-    ids, suspended = attempt()
-    stored = set(ids)
+    stored, suspended = attempt()
+    if speed is not None:
+        process.speeds.told(model.name, speed)
     if suspended:
         log.error(
             f"{model.name} is suspended: its calls fail one after the other", action="model_suspended", model=model.name
         )
-    for result in results:
+    _tell(model.name, results, stored)
+
+
+def _tell(model: str, results: Sequence[Result], stored: set[UUID]) -> None:
+    """A line for the batch, and one for each candidate that has no output, or came too late."""
+    done = [result for result in results if result.error is None and result.id in stored]
+    if done:
         log.info(
-            f"{model.name}: {'done' if result.error is None else result.error['message']}",
-            action="candidate_finished" if result.id in stored else "result_too_late",
-            model=model.name,
-            candidate=str(result.id),
-            seconds=round(result.seconds, 3),
+            f"{model}: {len(done)} done",
+            action="batch_finished",
+            model=model,
+            candidates=[str(result.id) for result in done],
+            seconds=round(sum(result.seconds for result in done), 3),
         )
+    for result in results:
+        if result.id not in stored:
+            log.info(f"{model}: too late", action="result_too_late", model=model, candidate=str(result.id))
+        elif result.error is not None:
+            message = result.error["message"]
+            log.info(f"{model}: {message}", action="candidate_failed", model=model, candidate=str(result.id))

@@ -34,18 +34,26 @@ class Workers:
     def __init__(self, world: World) -> None:
         self._world = world
 
-    def take(self, letter: Envelope, *, stay_open: bool = False) -> None:
-        """A message is delivered: for the first time, again, or long after its rows went another way."""
+    def take(self, letter: Envelope, *, all_enter: bool = False, stay_open: bool = False) -> None:
+        """A message is delivered: for the first time, again, or long after its rows went another way.
+
+        `all_enter`: it is one batch, and charged as it is claimed.
+        """
         self._world.broker.taken(letter)
         message = letter.message
 
-        def learn(got: lease.Claim) -> None:
+        def learn(got: candidates.MessageClaim) -> None:
             assert set(got.ids) <= set(message.candidate_ids)
             if got.ids:
-                self._world.held.append(Held(got.token, got.ids, message.id, message.model, letter.in_chord))
+                held = Held(got.token, got.ids, message.id, message.model, letter.in_chord)
+                self._world.held.append(held)
+                if all_enter:
+                    self._enter(held, got.ids)
 
         self._world.act(
-            lambda connection: lease.claim_message(connection, message.candidate_ids, message.id, LEASE),
+            lambda connection: candidates.claim_message(
+                connection, message.candidate_ids, message.id, LEASE, charge=all_enter
+            ),
             learn,
             stay_open=stay_open,
         )
@@ -55,15 +63,18 @@ class Workers:
         batch = [candidate for candidate in held.ids if candidate not in held.charged][:most]
 
         def learn(ours: list[UUID]) -> None:
-            held.charged += ours
-            for candidate in ours:
-                self._world.entries[candidate] = self._world.entries.get(candidate, 0) + 1
+            self._enter(held, ours)
 
         self._world.act(
             lambda connection: lease.charge(connection, Leased.CANDIDATE, held.token, batch),
             learn,
             stay_open=stay_open,
         )
+
+    def _enter(self, held: Held, ours: list[UUID]) -> None:
+        held.charged += ours
+        for candidate in ours:
+            self._world.entries[candidate] = self._world.entries.get(candidate, 0) + 1
 
     def store(self, held: Held, outcomes: Sequence[str], *, stay_open: bool = False) -> None:
         """What came of everything that entered the model so far; a part of it may be stored already."""

@@ -208,9 +208,9 @@ class Machine(RuleBasedStateMachine):
     # Workers
 
     @precondition(lambda self: self.world.broker.history)
-    @rule(which=recent, stay_open=staying_open)
-    def deliver(self, *, which: int, stay_open: bool) -> None:
-        self.workers.take(nth(self.world.broker.history, which), stay_open=stay_open)
+    @rule(which=recent, all_enter=st.booleans(), stay_open=staying_open)
+    def deliver(self, *, which: int, all_enter: bool, stay_open: bool) -> None:
+        self.workers.take(nth(self.world.broker.history, which), all_enter=all_enter, stay_open=stay_open)
 
     @precondition(lambda self: self.world.held)
     @rule(which=recent, most=st.integers(1, 3), stay_open=staying_open)

@@ -71,7 +71,7 @@ def subtask_of(pending: tasks.PendingTask) -> tasks.SubtaskRow:
 
 def claim(database: Engine, message: c.Message, seconds: float = 60) -> lease.Claim:
     with database.begin() as connection:
-        return lease.claim_message(connection, message.candidate_ids, message.id, seconds)
+        return c.claim_message(connection, message.candidate_ids, message.id, seconds, charge=False)
 
 
 def charge(database: Engine, got: lease.Claim) -> None:
