@@ -27,11 +27,14 @@ def _options(arguments: list[str] | None = None) -> Options:
     parser.add_argument(
         "--drain", type=float, default=120.0, help="seconds to finish at the end (default: %(default)g)"
     )
+    parser.add_argument(
+        "--wave", type=int, default=32, help="subtasks that leave together at most (default: %(default)d)"
+    )
     parser.add_argument("--json", type=Path, help="file for all figures")
     parser.add_argument("--keep", action="store_true", help="keep logs and data; they are kept where a promise broke")
     given = parser.parse_args(arguments)
-    if min(given.minutes, given.kill_every, given.rate, given.drain) <= 0:
-        parser.error("--minutes, --kill-every, --rate and --drain are above 0")
+    if min(given.minutes, given.kill_every, given.rate, given.drain, given.wave) <= 0:
+        parser.error("--minutes, --kill-every, --rate, --drain and --wave are above 0")
     if given.seed is None:
         given.seed = secrets.randbelow(1_000_000)
     return Options(**vars(given))

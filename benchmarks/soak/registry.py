@@ -48,16 +48,22 @@ capability = "text-generation"
 backend = "scripted"
 priority = {priority}
 timeout = 10
+max_batch = {wave}
 memory_mb = 64
 params = {{ answer = "{name}: {{text}}", rules = [{{ match = "", sleep = {seconds} }}] }}
 """
 
 
-def registry() -> str:
-    """The registry as TOML."""
+def settings(wave: int) -> dict[str, str]:
+    """The settings, for waves of at most `wave` subtasks."""
+    return {**SETTINGS, "BAKEOFF_WAVE_SIZE": str(wave)}
+
+
+def registry(wave: int) -> str:
+    """The registry as TOML; no model takes more than a wave at once."""
     names = ", ".join(f'"{name}"' for name in MODELS)
     models = [
-        _MODEL.format(name=name, priority=priority, seconds=seconds)
+        _MODEL.format(name=name, priority=priority, seconds=seconds, wave=wave)
         for priority, (name, seconds) in enumerate(MODELS.items(), 1)
     ]
     return _HEAD.format(names=names, judge_seconds=JUDGE_SECONDS) + "".join(models)

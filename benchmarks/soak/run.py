@@ -19,7 +19,7 @@ from benchmarks.cluster import AWAY, Cluster
 from benchmarks.soak import witness
 from benchmarks.soak.clients import clients
 from benchmarks.soak.faults import Fault, Injector, faults
-from benchmarks.soak.registry import SETTINGS, members, registry
+from benchmarks.soak.registry import members, registry, settings
 from benchmarks.soak.report import Figures, Phase, percentiles, shown
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class Options:
     seed: int
     rate: float  # tasks per second
     drain: float
+    wave: int  # subtasks that leave together at most
     json: Path | None
     keep: bool
 
@@ -62,7 +63,9 @@ def run(options: Options, console: Console) -> int:
         f"Soak of {options.minutes:g} min, {options.rate:g} tasks/s, a fault every {options.kill_every:g} s after the "
         f"first {options.calm:g} s; seed {options.seed}"
     )
-    console.print(" ".join(f"{name}={value}" for name, value in SETTINGS.items()), style="dim", soft_wrap=True)
+    console.print(
+        " ".join(f"{name}={value}" for name, value in settings(options.wave).items()), style="dim", soft_wrap=True
+    )
     folder = Path(tempfile.mkdtemp(prefix="bakeoff-soak-"))
     sound = False
     try:
@@ -88,7 +91,7 @@ def _tidy(folder: Path, console: Console, *, keep: bool) -> None:
 
 def _measure(options: Options, console: Console, folder: Path) -> Figures:
     folder.chmod(0o755)  # Postgres runs as somebody else where we are root
-    cluster = Cluster(folder, registry(), SETTINGS)
+    cluster = Cluster(folder, registry(options.wave), settings(options.wave))
     left: Sequence[Any] = ()
     try:
         cluster.start_servers()
@@ -225,7 +228,7 @@ class Soak:
         (pause,) = query(witness.LONGEST_PAUSE, first_fault=first_fault)
         return Figures(
             seed=self._options.seed,
-            settings=dict(SETTINGS),
+            settings=settings(self._options.wave),
             rate=self._options.rate,
             submitted=self._sum(lambda client: client.submitted),
             accepted=self._sum(lambda client: len(client.accepted)),

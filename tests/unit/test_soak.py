@@ -54,7 +54,7 @@ def test_the_registry_and_the_settings_fit(monkeypatch: pytest.MonkeyPatch) -> N
 
     for name, value in SETTINGS.items():
         monkeypatch.setenv(name, value)
-    parsed = parse_registry(tomllib.loads(registry()))
+    parsed = parse_registry(tomllib.loads(registry(32)))
     check_limits(Settings(), parsed)
     assert list(parsed.models) == list(MODELS)
 
