@@ -67,6 +67,22 @@ class Room:
         return True
 
 
+@dataclass(frozen=True, kw_only=True)
+class Agenda:
+    """What there is to send: capabilities with ready subtasks, and models with chosen candidates that are due."""
+
+    ready: list[str]
+    waiting: list[str]
+
+
+def agenda(connection: Connection, registry: Registry) -> Agenda:
+    """See what there is to send. Two statements."""
+    return Agenda(
+        ready=ready_capabilities(connection),
+        waiting=[name for name in waiting_models(connection) if name in registry.models],
+    )
+
+
 def able_models(registry: Registry, capability: str, options: Mapping[str, Any]) -> list[ModelEntry]:
     """Models that serve a capability; those that the caller named, where it named some."""
     only = options.get("models")
@@ -84,10 +100,14 @@ class Dispatcher:
         self._looked_deeper = float("-inf")
         self.answered = 0  # subtasks that the result cache answered whole: they wait for a judge and for nothing else
 
-    def dispatch(self) -> int:
-        """Send what can be sent now. Returns how many subtasks left. Raises `Unreachable` where Redis is away."""
+    def agenda(self) -> Agenda:
+        """See what there is to send, in a transaction of its own."""
         with transaction(self._engine) as connection:
-            capabilities = ready_capabilities(connection)
+            return agenda(connection, self._settings.registry)
+
+    def dispatch(self, todo: Agenda) -> int:
+        """Send what is ready and has room. Returns how many subtasks left. Raises `Unreachable` where Redis is away."""
+        capabilities = todo.ready
         if not capabilities:
             return 0
         names = [m.name for m in self._settings.registry.models.values() if m.capability in capabilities]
@@ -103,10 +123,9 @@ class Dispatcher:
         self._publish(waves, sent)
         return sum(len(wave.subtasks) for wave in waves)
 
-    def send_waiting(self) -> int:
+    def send_waiting(self, todo: Agenda) -> int:
         """Send candidates that were chosen before: retries, and what a lost message or lease gave back."""
-        with transaction(self._engine) as connection:
-            names = [name for name in waiting_models(connection) if name in self._settings.registry.models]
+        names = todo.waiting
         if not names:
             return 0
         lengths = self._queue_lengths(names)

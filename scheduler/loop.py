@@ -19,7 +19,7 @@ from db.logs import get_logger
 from db.settings import Settings
 from db.states import WorkerState
 from db.workers import beat, remove_worker, set_worker_state, sync_registry
-from scheduler.dispatch import Dispatcher
+from scheduler.dispatch import Dispatcher, agenda
 from scheduler.planning import plan_pending
 from scheduler.publishing import Publisher
 from scheduler.reconcile import Reconciler
@@ -80,9 +80,10 @@ class Scheduler:
         self._say_alive()
         with transaction(self._engine) as connection:
             planned = plan_pending(connection, self._settings, PLANNED_AT_ONCE)
+            todo = agenda(connection, self._settings.registry)
         # What was begun (retries, back-fill) and what is new take turns at being first, so that neither starves.
         self._turns.reverse()
-        sent = sum(turn() for turn in self._turns)
+        sent = sum(turn(todo) for turn in self._turns)
         if self._dispatcher.answered:
             self._dispatcher.answered = 0
             self._reconciler.judge_what_is_unjudged()

@@ -326,6 +326,10 @@ class Schedulers:
         publisher: Publisher = world.broker  # type: ignore[assignment]
         reconciler = Reconciler(world.settings, world.engine, publisher)
         dispatcher = Dispatcher(world.settings, world.engine, publisher)
-        steps: tuple[Callable[[], Any], ...] = (reconciler.reconcile, dispatcher.send_waiting, dispatcher.dispatch)
+        steps: tuple[Callable[[], Any], ...] = (
+            reconciler.reconcile,
+            lambda: dispatcher.send_waiting(dispatcher.agenda()),
+            lambda: dispatcher.dispatch(dispatcher.agenda()),
+        )
         for step in steps:
             world.attempt(step)

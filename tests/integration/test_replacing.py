@@ -104,7 +104,8 @@ def test_a_probe_keeps_nobody_from_a_healthy_model(database: Engine, config: Set
     plan(database, candidates_wanted=1)
     nowhere: Any = Nowhere()
 
-    Dispatcher(config, database, nowhere).dispatch()
+    dispatcher = Dispatcher(config, database, nowhere)
+    dispatcher.dispatch(dispatcher.agenda())
 
     assert sorted(nowhere.waves[0]) == ["alpha", "beta"]
     tries = {row.model: row.max_attempts for row in rows(database, "SELECT model, max_attempts FROM candidate")}
