@@ -52,6 +52,7 @@ def prepared(running: Installation, tmp_path_factory: pytest.TempPathFactory) ->
     image = io.BytesIO()
     Image.new("RGB", (20, 10), "white").save(image, "PNG")
     (folder / "scan.png").write_bytes(image.getvalue())
+    (folder / "tasks.jsonl").write_text('{"request": "one"}\n{"request": "two", "source": "etl"}\n')
     with wave.open(str(folder / "call.wav"), "wb") as recording:
         recording.setparams((1, 2, 16_000, 0, "NONE", ""))
         recording.writeframes(bytes(3200))
