@@ -23,6 +23,8 @@ from db.registry import Registry, read_registry
 HOME_NAME = ".bakeoff"
 DEFAULT_PROFILE = "demo"
 
+DEVICE = r"^(auto|cpu|mps|cuda(:\d{1,3})?)$"
+
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -139,7 +141,9 @@ class Settings(BaseSettings):
     threads: Annotated[int, Field(ge=1, le=256)] | None = Field(
         None, description="CPU threads per model process; empty: cores divided by the workers that `up` starts."
     )
-    device: str = Field("auto", description="`auto`, `cpu`, `cuda:0` ...: where this worker's models run.")
+    device: Annotated[str, Field(pattern=DEVICE)] = Field(
+        "auto", description="`auto`, `cpu`, `cuda:0` ...: where this worker's models run."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["auto", "text", "json"] = Field("auto", description="`auto`: text on a terminal, else JSON.")
 

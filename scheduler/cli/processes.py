@@ -72,8 +72,15 @@ def worker_command(
     judge: Annotated[bool, typer.Option("--judge", help="Judge, too.")] = False,
     intake: Annotated[bool, typer.Option("--intake", help="Take tasks in from Celery: bakeoff.submit.")] = False,
     name: Annotated[str | None, typer.Option(help="Name of this worker; default: what it holds.")] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="Where its models run: cpu, cuda:0 ...; default: BAKEOFF_DEVICE."),
+    ] = None,
 ) -> None:
     """Run a worker: one child process that loads the models once and answers what their queues bring."""
+    if device is not None:
+        os.environ["BAKEOFF_DEVICE"] = device  # the child is a fresh interpreter, and reads it there
+        load_settings.cache_clear()
     settings = load_settings()
     if not models and not judge and not intake:
         known = ", ".join(settings.registry.models)

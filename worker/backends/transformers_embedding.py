@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from worker.backends import Output
-from worker.backends.transformers_head import Head, load_preprocessor, load_pretrained
+from worker.backends.transformers_head import Head, load_preprocessor, load_pretrained, on_device
 from worker.media import request_text
 from worker.params import Params, checked_params
 
@@ -72,8 +72,8 @@ class Embedding(Head["Tokens"]):
             kept = tokens if len(tokens) <= self._limit else [*tokens[: self._limit - 1], tokens[-1]]
             ids[row, : len(kept)] = torch.tensor(kept)
             mask[row, : len(kept)] = 1
-        mask = mask.to(self.network.device)
-        states = self.network(input_ids=ids.to(self.network.device), attention_mask=mask).last_hidden_state.float()
+        mask = on_device(mask, self.network)
+        states = self.network(input_ids=on_device(ids, self.network), attention_mask=mask).last_hidden_state.float()
         pooled = torch.nn.functional.normalize(self._pool(states, mask), dim=-1).tolist()
         return [
             Output(

@@ -101,6 +101,17 @@ def load_preprocessor(kind: Any, model: ModelEntry, place: Place, **more: Any) -
     return kind.from_pretrained(place.weights, local_files_only=True, trust_remote_code=model.trust_remote_code, **more)
 
 
+def on_device(tensor: torch.Tensor, network: Any, *, as_weights: bool = False) -> torch.Tensor:
+    """A tensor where the network is; `as_weights`: in its number type, too.
+
+    To a GPU it goes through page-locked memory, so that the copy overlaps with what the GPU still computes.
+    """
+    dtype = network.dtype if as_weights else tensor.dtype
+    if network.device.type == "cuda":
+        return tensor.pin_memory().to(network.device, dtype, non_blocking=True)
+    return tensor.to(network.device, dtype)
+
+
 class Head(ABC, Generic[Prepared]):
     """One kind of model: how an input is prepared, what it costs, and how a batch is answered.
 

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from db.errors import RegistryError
 from worker.backends import BadInput, Input, Output
-from worker.backends.transformers_head import Head, load_preprocessor, load_pretrained
+from worker.backends.transformers_head import Head, load_preprocessor, load_pretrained, on_device
 from worker.media import SAMPLE_RATE, decode_audio, only_file
 from worker.params import Params, checked_params
 
@@ -111,7 +111,7 @@ class Speech(Head[Part]):
         read = self.processor.feature_extractor(
             [part.samples for part in parts], sampling_rate=SAMPLE_RATE, return_tensors="pt"
         )
-        features = read.input_features.to(self.network.device, self.network.dtype)
+        features = on_device(read.input_features, self.network, as_weights=True)
         # Encoded once: `generate` would do it again after it has heard which language it is.
         states = BaseModelOutput(last_hidden_state=self.network.get_encoder()(features).last_hidden_state)
         how: dict[str, Any] = {}

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from worker.backends import BadInput, Output
-from worker.backends.transformers_head import Head, load_preprocessor, load_pretrained, plan_batches, whole_number
+from worker.backends.transformers_head import (
+    Head,
+    load_preprocessor,
+    load_pretrained,
+    on_device,
+    plan_batches,
+    whole_number,
+)
 from worker.media import request_text
 from worker.params import Params, checked_params
 from worker.weights import identity
@@ -124,8 +131,8 @@ class TextGeneration(Head[Prompt]):
             how = {"do_sample": True, "temperature": batch[0].temperature, "top_p": 1.0, "top_k": 0}
             torch.manual_seed(batch[0].seed or 0)
         written = self.network.generate(
-            input_ids=ids.to(self.network.device),
-            attention_mask=mask.to(self.network.device),
+            input_ids=on_device(ids, self.network),
+            attention_mask=on_device(mask, self.network),
             max_new_tokens=max(prompt.max_new_tokens for prompt in batch),
             pad_token_id=pad,
             eos_token_id=sorted(self._ends()),
@@ -198,7 +205,7 @@ class TextGeneration(Head[Prompt]):
         for row, reply in enumerate(replies):
             ids[row, : len(reply) - 1] = torch.tensor(reply[:-1], dtype=torch.long)
         cache.batch_repeat_interleave(len(replies))
-        ids = ids.to(self.network.device)
+        ids = on_device(ids, self.network)
         logits = self.network(input_ids=ids, past_key_values=cache, use_cache=True).logits
         for row, reply in enumerate(replies):
             for start in range(1, len(reply), 128):  # float32 copies of a few tokens at a time

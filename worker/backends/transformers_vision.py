@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from worker.backends import BadInput, Output
-from worker.backends.transformers_head import Head, load_preprocessor, load_pretrained, whole_number
+from worker.backends.transformers_head import Head, load_preprocessor, load_pretrained, on_device, whole_number
 from worker.media import decode_image, files_of, only_file
 from worker.params import Params, checked_params
 
@@ -60,7 +60,7 @@ class Classification(Head["Image"]):
     def answer(self, batch: Sequence[Image]) -> list[Output]:
         """The likeliest label as `text`, the best `top_k` with their probabilities in `detail.labels`."""
         read = self.processor(images=list(batch), return_tensors="pt")
-        pixels = read.pixel_values.to(self.network.device, self.network.dtype)
+        pixels = on_device(read.pixel_values, self.network, as_weights=True)
         chances = self.network(pixel_values=pixels).logits.float().softmax(-1)
         scores, indices = chances.topk(min(self.params.top_k, chances.shape[-1]), dim=-1)
         names = self.network.config.id2label
