@@ -133,7 +133,9 @@ class ModelEntry(_Strict):
     revision: str = ""  # of weights that change under the same source; part of the result cache's key
     priority: int = 100  # lower is chosen first by the `priority` selector
     max_batch: Annotated[int, Field(ge=1, le=4096)] = 8  # inputs of one message, and of one batch at most
-    window: Annotated[int, Field(ge=1, le=64)] = 2  # unfinished messages on the queue: one running, one waiting
+    window: Annotated[int, Field(ge=1, le=64)] = (
+        2  # unfinished messages per worker of the queue: one running, one waiting
+    )
     timeout: Annotated[float, Field(gt=0, le=3600)] = 60.0  # a batch that takes longer is given up
     max_attempts: Annotated[int, Field(ge=1, le=20)] = 3
     memory_mb: Annotated[int, Field(ge=0)] = 512  # resident memory of its worker, weights included

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -74,10 +75,10 @@ def live_workers(connection: Connection, timeout: float) -> list[LiveWorker]:
     return [LiveWorker(**row._mapping) for row in rows]  # noqa: SLF001 - the documented name
 
 
-def live_queues(workers: Iterable[LiveWorker], *, ready_only: bool = False) -> set[str]:
-    """Queues that somebody consumes. A broken or stopping worker serves nobody."""
+def live_queues(workers: Iterable[LiveWorker], *, ready_only: bool = False) -> Counter[str]:
+    """Queues that somebody consumes, and how many do. A broken or stopping worker serves nobody."""
     states = {WorkerState.READY} if ready_only else {WorkerState.READY, WorkerState.STARTING}
-    return {queue for worker in workers if worker.status in states for queue in worker.queues}
+    return Counter(queue for worker in workers if worker.status in states for queue in worker.queues)
 
 
 def sync_models(connection: Connection, models: Iterable[ModelEntry]) -> None:

@@ -166,7 +166,10 @@ class Dispatcher:
         registry = self._settings.registry.models
         served = {name: registry[name] for name in states if registry[name].queue in live}
         busy = in_flight(connection)
-        left = {name: model.window - max(busy.get(name, 0), lengths[name]) for name, model in served.items()}
+        left = {  # a window of its own for each worker of a queue
+            name: model.window * live[model.queue] - max(busy.get(name, 0), lengths[name])
+            for name, model in served.items()
+        }
         probes = {name: model for name, model in served.items() if states[name].probe_due and not busy.get(name)}
         return Room(
             models={name: model for name, model in served.items() if states[name].status == ModelState.ACTIVE},

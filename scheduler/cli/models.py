@@ -81,7 +81,7 @@ def _live(settings: Settings) -> tuple[set[str] | None, dict[str, dict[str, obje
     """Queues with a live worker and the models' states; None where nothing runs, which is no error here."""
     try:
         with transaction(engine_of(settings.dsn, "cli")) as connection:
-            return live_queues(live_workers(connection, settings.worker_timeout)), model_rows(connection)
+            return set(live_queues(live_workers(connection, settings.worker_timeout))), model_rows(connection)
     except BakeoffError:
         return None, {}
 

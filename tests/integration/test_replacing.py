@@ -152,3 +152,18 @@ def test_finished_work_of_a_stranger_is_no_work(database: Engine, config: Settin
     finish_all(database, send(database, plan(database), "ghost"))
 
     assert "ghost" not in do(database, availability, config).away
+
+
+def test_each_worker_of_a_queue_has_a_window_of_its_own(database: Engine, config: Settings) -> None:
+    with database.begin() as connection:
+        for name in ("beta-2", "beta-3"):
+            beat(connection, name=name, host="here", pid=2, queues=["model.beta"])
+            set_worker_state(connection, name, WorkerState.READY)
+    for _ in range(80):
+        plan(database, candidates_wanted=1)
+    nowhere: Any = Nowhere()
+    dispatcher = Dispatcher(config, database, nowhere)
+
+    dispatcher.dispatch(dispatcher.agenda())
+
+    assert nowhere.waves == [["beta"]] * 6  # three workers, two messages of eight each
