@@ -6,7 +6,7 @@ from collections import deque
 from uuid import uuid4
 
 from db.verdicts import ToJudge
-from worker.pace import MOST, JudgePace
+from worker.pace import MOST, JudgePace, Speeds
 
 
 def subtask(judge: str = "j", attempt: int = 0) -> ToJudge:
@@ -59,3 +59,26 @@ def test_one_slow_question_slows_the_pace_and_is_forgotten_in_time() -> None:
     for _ in range(40):
         pace.took("j", 0.001)
     assert pace.size("j") > 10
+
+
+def test_only_a_speed_that_changed_is_news() -> None:
+    speeds = Speeds()
+    speeds.took("m", 0.1)
+    assert speeds.news("m") == 0.1
+    speeds.told("m", 0.1)
+    speeds.took("m", 0.11)
+    assert speeds.news("m") is None
+
+    for _ in range(10):
+        speeds.took("m", 0.3)
+
+    assert speeds.news("m") is not None
+
+
+def test_a_model_that_does_nothing_is_not_told_about_for_ever() -> None:
+    speeds = Speeds()
+    speeds.took("m", 1e-6)
+    speeds.told("m", 1e-6)
+    for number in range(50):
+        speeds.took("m", 1e-6 * (1 + number % 7))
+        assert speeds.news("m") is None

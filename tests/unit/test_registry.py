@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from db.errors import RegistryError
-from db.registry import HubSource, PackageSource, parse_registry, read_registry
+from db.registry import HubSource, ModelEntry, PackageSource, parse_registry, read_registry
 
 MODELS_FILE = Path(__file__).resolve().parents[2] / "models.toml"
 
@@ -112,3 +112,25 @@ def test_a_package_source_prints_its_pins() -> None:
 
 def test_what_judges_ask_is_known() -> None:
     assert read_registry(MODELS_FILE).restricted_to("demo").asked_by_judges() == {"smollm2-135m"}
+
+
+def test_a_deterministic_model_caches_unless_it_is_told_not_to() -> None:
+    def entry(**more: object) -> ModelEntry:
+        return ModelEntry.model_validate({"name": "m", "capability": "text-generation", "backend": "scripted", **more})
+
+    assert not entry().caches
+    assert entry(deterministic=True).caches
+    assert not entry(deterministic=True, cache=False).caches
+    assert entry(cache=True).caches
+
+
+def test_the_exact_revision_follows_what_changes_an_output_and_nothing_else() -> None:
+    def revision(**more: object) -> str:
+        return ModelEntry.model_validate(
+            {"name": "m", "capability": "text-generation", "backend": "scripted", **more}
+        ).exact_revision
+
+    assert revision() == revision(priority=3, max_batch=64, memory_mb=1, device="cuda:1")
+    assert len({revision(), revision(params={"a": 1}), revision(dtype="float16"), revision(backend="openai"),
+                revision(revision="2")}) == 5  # fmt: skip
+    assert revision(revision="2").startswith("2+")
