@@ -23,6 +23,8 @@ def clean_json(value: Any) -> Any:  # noqa: PLR0911 - one line per type
     if isinstance(value, Mapping):
         return {clean_text(str(key)): clean_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
+        if set(map(type, value)) == {float} and all(map(math.isfinite, value)):
+            return list(value)  # a vector, at once
         return [clean_json(item) for item in value]
     if hasattr(value, "item"):  # a number of numpy or torch
         return clean_json(value.item())

@@ -36,6 +36,7 @@ from worker.app import app
 from worker.backends import failure_from
 from worker.cleaning import clean_json, clean_text
 from worker.judges import Answer, Decision, Question
+from worker.pace import asks
 from worker.process import ModelProcess, this_process
 from worker.renewal import Renewal
 
@@ -79,7 +80,7 @@ def _enter(connection: Connection, claim: Claim, chunk: Sequence[ToJudge]) -> li
 
 def is_asked(subtask: ToJudge) -> bool:
     """Whether a judge is asked at all: not about a single survivor, nor about what cost it its process each time."""
-    return len(subtask.candidates) > 1 and subtask.attempt < subtask.max_attempts
+    return asks(subtask) and subtask.attempt < subtask.max_attempts
 
 
 class _Sitting:
@@ -139,7 +140,7 @@ class _Sitting:
         return True
 
     def _verdict(self, subtask: ToJudge, started: float) -> VerdictRow:
-        if len(subtask.candidates) == 1:
+        if not asks(subtask):
             return only_candidate(subtask)
         if not is_asked(subtask):
             return fallback(subtask, subtask.attempt, "its process was lost each time", 0.0)

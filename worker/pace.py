@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from db.verdicts import ToJudge
+
 if TYPE_CHECKING:
     from collections import deque
-
-    from db.verdicts import ToJudge
 
 MOMENT = 0.5  # seconds
 MOST = 256  # questions
@@ -69,10 +69,16 @@ class JudgePace:
         """Take the next chunk from the left: of one judge, and alone what cost a process before."""
         if not waiting:
             return []
-        chunk = [waiting.popleft()]
-        judge = chunk[0].judge
-        while waiting and len(chunk) < self.size(judge):
-            if chunk[0].attempt or waiting[0].attempt or waiting[0].judge != judge:
-                break
+        judge, chunk, asked = waiting[0].judge, list[ToJudge](), list[ToJudge]()
+        while waiting and len(chunk) < MOST and waiting[0].judge == judge:
+            if asks(waiting[0]):
+                if asked and (len(asked) >= self.size(judge) or asked[-1].attempt or waiting[0].attempt):
+                    break
+                asked.append(waiting[0])
             chunk.append(waiting.popleft())
         return chunk
+
+
+def asks(subtask: ToJudge) -> bool:
+    """Whether there is something to ask a judge: a single survivor wins without."""
+    return len(subtask.candidates) > 1

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import deque
 from uuid import uuid4
 
-from db.verdicts import ToJudge
+from db.verdicts import Attempted, ToJudge
 from worker.pace import MOST, JudgePace, Speeds
 
 
-def subtask(judge: str = "j", attempt: int = 0) -> ToJudge:
+def subtask(judge: str = "j", attempt: int = 0, candidates: int = 2) -> ToJudge:
     return ToJudge(
         id=uuid4(), task_id=uuid4(), capability="c", judge=judge, request="", attempt=attempt, max_attempts=3,
-        failed=0, candidates=[],
+        failed=0, candidates=[Attempted(id=uuid4(), model="m", output="", rank=n) for n in range(candidates)],
     )  # fmt: skip
 
 
@@ -46,6 +46,12 @@ def test_there_is_a_most() -> None:
 
 def test_what_cost_a_process_before_goes_alone() -> None:
     assert sizes(fast(), subtask(), subtask(), subtask(attempt=1), subtask(attempt=1)) == [2, 1, 1]
+
+
+def test_what_asks_nothing_counts_for_nothing() -> None:
+    single = [subtask(candidates=1) for _ in range(5)]
+    assert sizes(JudgePace(), *single) == [5]
+    assert sizes(JudgePace(), subtask(), *single, subtask(), subtask(candidates=1)) == [6, 2]
 
 
 def test_a_chunk_asks_one_judge() -> None:
