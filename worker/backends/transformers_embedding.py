@@ -75,7 +75,7 @@ class Embedding(Head["Tokens"]):
         mask = on_device(mask, self.network)
         states = self.network(input_ids=on_device(ids, self.network), attention_mask=mask).last_hidden_state.float()
         unit = torch.nn.functional.normalize(self._pool(states, mask), dim=-1)
-        # A float32 of length 1 holds no more digits, and as a double it prints with 17: half the JSON to send and store.
+        # A float32 of length 1 holds no more digits, and a double prints 17: half the JSON to send and store.
         pooled = unit.cpu().double().round(decimals=8).tolist()
         return [
             Output(
