@@ -111,7 +111,8 @@ def choose_and_send(connection: Connection, choices: Sequence[Choice]) -> Sent:
                 FROM looked_up
                 RETURNING id, subtask_id, model, message_id
             ), started AS (
-                UPDATE subtask SET status = 'running' WHERE id IN (SELECT subtask_id FROM chosen) AND status = 'ready'
+                UPDATE subtask SET status = 'running'
+                WHERE id = ANY(ARRAY(SELECT subtask_id FROM chosen)) AND status || '' = 'ready'
                 RETURNING id, task_id
             )
             SELECT c.message_id, c.model, array_agg(c.id) AS candidate_ids, array_agg(s.id) AS subtask_ids,

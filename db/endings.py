@@ -42,8 +42,8 @@ def finish_tasks(connection: Connection, task_ids: Sequence[UUID]) -> int:
             """
             WITH complete AS (
                 SELECT t.id FROM task AS t
-                WHERE t.status = 'running' AND t.id = ANY(CAST(:ids AS uuid[]))
-                  AND NOT EXISTS (SELECT FROM subtask AS s WHERE s.task_id = t.id AND s.finished_at IS NULL)
+                WHERE t.id = ANY(CAST(:ids AS uuid[])) AND t.status || '' = 'running'  -- rows-by-id-alone.md
+                  AND (SELECT s.id FROM subtask AS s WHERE s.task_id = t.id AND s.finished_at IS NULL LIMIT 1) IS NULL
                 ORDER BY t.id FOR UPDATE SKIP LOCKED
             ), outcome AS (
                 SELECT s.task_id,
@@ -75,7 +75,7 @@ def finish_tasks(connection: Connection, task_ids: Sequence[UUID]) -> int:
                     'subtasks', coalesce(o.errors, '{}')) END,
                 finished_at = now(), finished_xid = pg_current_xact_id()
             FROM outcome AS o
-            WHERE task.id = o.task_id AND task.status = 'running'
+            WHERE task.id = o.task_id  -- locked above
             """
         ),
         {"ids": list(task_ids)},

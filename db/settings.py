@@ -58,6 +58,9 @@ class Settings(BaseSettings):
     )
     database_url: SecretStr | None = Field(None, description="postgresql://...; empty: the running `bakeoff up`.")
     redis_url: SecretStr | None = Field(None, description="redis://... or rediss://; empty: the running `bakeoff up`.")
+    prepared_statements: bool = Field(
+        default=True, description="Let Postgres keep statements' plans; `false` behind a pgbouncer older than 1.22."
+    )
     blob_url: str | None = Field(None, description="fsspec URL of the attachments; empty: `blobs` in the home folder.")
     models_file: Path | None = Field(
         None, description="The registry; empty: that of the running `bakeoff up`, else the nearest models.toml."

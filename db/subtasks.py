@@ -81,7 +81,7 @@ def lock_ready(
             SELECT s.id, s.task_id, s.capability, s.options, s.candidates_wanted, s.judge, s.input_key,
                    s.capability || coalesce(s.options ->> 'models', '') AS "group"
             FROM subtask AS s JOIN ranked ON ranked.id = s.id
-            WHERE s.status = 'ready'
+            WHERE s.status || '' = 'ready'  -- by id: docs/decisions/rows-by-id-alone.md
             ORDER BY ranked.priority DESC, ranked.turn, ranked.created_at
             FOR UPDATE OF s SKIP LOCKED
             """

@@ -207,7 +207,7 @@ def lock_pending(connection: Connection, limit: int) -> list[UUID]:
                 FROM due ORDER BY priority DESC, turn, created_at LIMIT :limit
             )
             SELECT t.id FROM task AS t JOIN ranked AS r ON r.id = t.id
-            WHERE t.status = 'pending'
+            WHERE t.status || '' = 'pending'  -- by id: docs/decisions/rows-by-id-alone.md
             ORDER BY r.priority DESC, r.turn, r.created_at
             FOR UPDATE OF t SKIP LOCKED
             """
@@ -265,7 +265,7 @@ def start_tasks(connection: Connection, subtasks: Sequence[SubtaskRow], max_subt
                 JOIN planned AS needed ON needed.task_id = g.task_id AND needed.name = e.name
             )
             UPDATE task SET status = 'running'
-            WHERE id IN (SELECT task_id FROM planned) AND status = 'pending'
+            WHERE id = ANY(ARRAY(SELECT task_id FROM planned)) AND status || '' = 'pending'
             """
         ),
         {"rows": json.dumps([_subtask_json(row) for row in subtasks], allow_nan=False)},
@@ -311,7 +311,7 @@ def reject_tasks(connection: Connection, reasons: dict[UUID, dict[str, str]]) ->
             UPDATE task SET status = 'failed', error = r.error, finished_at = now(),
                             finished_xid = pg_current_xact_id()
             FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (id uuid, error jsonb)
-            WHERE task.id = r.id AND task.status = 'pending'
+            WHERE task.id = r.id AND task.status || '' = 'pending'
             """
         ),
         {"rows": json.dumps([{"id": str(task), "error": error} for task, error in reasons.items()])},
