@@ -10,10 +10,13 @@ from uuid import UUID, uuid4
 from sqlalchemy import Connection, text
 
 from db.cache import HIT
+from db.engine import CHANNEL
 from db.tasks import announce
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+SLOW = 0.05  # seconds of a batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,7 +269,7 @@ def store(
     retry_delay: float,
     in_chord: bool,
 ) -> list[UUID]:
-    """Store what became of a batch, under the token of its claim. One statement, and outside of a chord a notice.
+    """Store what became of a batch, under the token of its claim. One statement, and a notice where somebody waits.
 
     Input errors are final; other errors go back to chosen with a growing delay until `max_attempts` entries into the
     model are used up. Outside of a chord nobody else calls the judge, so the scheduler is told. Returns the ids that
@@ -302,7 +305,21 @@ def store(
     ).all()
     if rows and not in_chord:
         announce(connection, "candidate")
+    elif rows and sum(result.seconds for result in results) >= SLOW:
+        _announce_room(connection)
     return [row.id for row in rows]
+
+
+def _announce_room(connection: Connection) -> None:
+    """A model has room for another message: tell the schedulers where something waits to be sent, and only there.
+
+    Where the judge is slower than the model they would hear of it too late; a fast model's wave is judged in a moment,
+    and the verdict tells them.
+    """
+    connection.execute(
+        text("SELECT pg_notify(:channel, 'room') WHERE EXISTS (SELECT FROM subtask WHERE status = 'ready')"),
+        {"channel": CHANNEL},
+    )
 
 
 def _as_json(results: Sequence[Result]) -> str:

@@ -19,7 +19,7 @@ from db.logs import get_logger
 from db.settings import Settings
 from db.states import WorkerState
 from db.workers import beat, remove_worker, set_worker_state, sync_registry
-from scheduler.dispatch import Dispatcher, agenda
+from scheduler.dispatch import LOOK, Dispatcher, agenda
 from scheduler.planning import plan_pending
 from scheduler.publishing import Publisher
 from scheduler.reconcile import Reconciler
@@ -39,7 +39,7 @@ class Scheduler:
         self._engine = make_engine(settings.dsn, application="scheduler", pool_size=2)
         publisher = Publisher(settings, app)
         self._dispatcher = Dispatcher(settings, self._engine, publisher)
-        self._turns = [self._dispatcher.send_waiting, self._dispatcher.dispatch]
+        self._new_first = False
         self._reconciler = Reconciler(settings, self._engine, publisher)
         self._stop = threading.Event()
         self._listening: psycopg.Connection[tuple[object, ...]] | None = None
@@ -82,8 +82,10 @@ class Scheduler:
             planned = plan_pending(connection, self._settings, PLANNED_AT_ONCE)
             todo = agenda(connection, self._settings.registry)
         # What was begun (retries, back-fill) and what is new take turns at being first, so that neither starves.
-        self._turns.reverse()
-        sent = sum(turn(todo) for turn in self._turns)
+        self._new_first = not self._new_first
+        new = self._dispatcher.dispatch(todo) if self._new_first else 0
+        begun = self._dispatcher.send_waiting(todo)
+        new += 0 if self._new_first else self._dispatcher.dispatch(todo)
         if self._dispatcher.answered:
             self._dispatcher.answered = 0
             self._reconciler.judge_what_is_unjudged()
@@ -91,7 +93,7 @@ class Scheduler:
         if time.monotonic() - self._reconciled >= self._settings.poll_seconds:
             changed = self._reconciler.reconcile()  # last: a new task need not wait for it
             self._reconciled = time.monotonic()
-        return planned == PLANNED_AT_ONCE or sent > 0 or changed
+        return planned == PLANNED_AT_ONCE or new >= LOOK or begun > 0 or changed
 
     def _say_alive(self) -> None:
         """Appear among the workers, without a queue."""
