@@ -28,7 +28,8 @@ from worker.role import JUDGE_QUEUE
 
 log = get_logger(__name__)
 
-LOOK = 256  # ready subtasks locked in one look
+LOOK = 256  # ready subtasks locked in one look, at most
+LEAST_LOOK = 32
 SELECTOR = "priority"
 
 
@@ -187,7 +188,7 @@ class Dispatcher:
         """
         stuck: list[str] = []  # groups that had their turn
         while wanted := room.open_to(capabilities):
-            ready = lock_ready(connection, LOOK, wanted, stuck)
+            ready = lock_ready(connection, self._limit(room), wanted, stuck)
             groups: dict[tuple[tuple[str, ...], str], list[ReadySubtask]] = defaultdict(list)
             for subtask in ready:
                 models = self._select(subtask, room)
@@ -198,6 +199,10 @@ class Dispatcher:
             if not ready or not (stuck or self._may_look_deeper()):
                 return
             stuck.extend({subtask.group for subtask in ready})
+
+    def _limit(self, room: Room) -> int:
+        """Subtasks to look at: no more than there is room for, but enough to find those that others do not hold up."""
+        return min(LOOK, max(LEAST_LOOK, self._settings.wave_size * sum(room.left.values())))
 
     def _may_look_deeper(self) -> bool:
         now = time.monotonic()

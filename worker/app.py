@@ -35,7 +35,7 @@ def configuration() -> dict[str, Any]:
         timeouts["socket_timeout"] = settings.publish_timeout
     return {
         "broker_url": settings.broker,
-        "broker_transport": "worker.delivery:Transport" if role and role.intake else None,
+        "broker_transport": "worker.delivery:Transport" if role and role.intake else "worker.thrift:Transport",
         "result_backend": f"worker.coordination:ChordCounter+{settings.broker}",
         "imports": ("worker.run", "worker.judging", *(role.imports if role else ())),
         # JSON only: nothing on the wire is ever executed.
@@ -51,7 +51,7 @@ def configuration() -> dict[str, Any]:
         "task_reject_on_worker_lost": False,
         "task_acks_on_failure_or_timeout": True,
         "task_track_started": True,
-        "task_send_sent_event": True,
+        "task_send_sent_event": False,  # a connection and a message more for each that is sent; Postgres knows
         "worker_send_task_events": True,
         "result_expires": settings.result_expires,
         "result_chord_retry_interval": 1.0,

@@ -16,6 +16,8 @@ from kombu.transport import redis
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 
+from worker import thrift
+
 #: Keys: the queues, then kombu's index and hash of unacknowledged messages. Argument: the time now.
 TAKE = """
 for place = 1, #KEYS - 2 do
@@ -35,7 +37,7 @@ return false
 """
 
 
-class Channel(redis.Channel):  # type: ignore[misc] # kombu has no types
+class Channel(thrift.Channel):
     """Takes and notes in one step; where nothing waits, blocks on one queue after the other until something does."""
 
     _waits = False  # for a message, which this leaves where it is

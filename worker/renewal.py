@@ -1,4 +1,10 @@
-"""A thread that holds a lease while its batch is within its own deadline, and ends the process of one that is not."""
+"""A thread that holds leases while their batches are within their own deadlines, and ends the process of one that is
+not.
+
+Nothing else frees a process whose batch hangs: the parent sees a lost child, ends the lease and starts a fresh one. A
+batch that hangs in C code with the interpreter's lock stops this thread, too; it is ended by the message's hard limit,
+and its lease by itself.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +30,7 @@ OVERRUN_GRACE = 5.0  # seconds after its deadline that a batch may still end by 
 
 
 class Renewal:
-    """Renews every quarter of a lease until the deadline of the batch passes; kills the process soon after it.
-
-    Nothing else frees a process whose batch hangs: the parent sees a lost child, ends the lease and starts a fresh
-    one. A batch that hangs in C code with the interpreter's lock stops this thread, too; it is ended by the message's
-    hard limit, and its lease by itself.
-    """
+    """Renewed every quarter of a lease until the deadline of its batch passes; ends the process soon after that."""
 
     def __init__(self, engine: Engine, leased: Leased, token: UUID, seconds: float) -> None:
         self._engine = engine
@@ -37,34 +38,35 @@ class Renewal:
         self._token = token
         self._seconds = seconds
         self._deadline = time.monotonic() + seconds
+        self._due = time.monotonic() + seconds / 4
         self._ours = True
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="renewal", daemon=True)
 
     def until(self, deadline: float) -> None:
         """Renew until this moment of the monotonic clock."""
         self._deadline = deadline
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        THREAD.watch(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop.set()
-        self._thread.join(timeout=5)
+        THREAD.forget(self)
 
-    def _run(self) -> None:
-        quarter = self._seconds / 4
-        due = time.monotonic() + quarter
-        while not self._stop.wait(min(1.0, quarter)):
-            now = time.monotonic()
-            if now > self._deadline + OVERRUN_GRACE:
-                self._end_process()
-            elif self._ours and due <= now <= self._deadline:
-                self._renew()
-                due = now + quarter
+    @property
+    def pause(self) -> float:
+        """Seconds between two looks at it, at most."""
+        return self._seconds / 4
+
+    def look(self) -> None:
+        """Renew what is due; end the process where the batch is over its time."""
+        now = time.monotonic()
+        if now > self._deadline + OVERRUN_GRACE:
+            self._end_process()
+        elif self._ours and self._due <= now <= self._deadline:
+            self._renew()
+            self._due = now + self._seconds / 4
 
     def _renew(self) -> None:
         try:
@@ -76,7 +78,7 @@ class Renewal:
             log.warning(f"A lease could not be renewed: {problem}", action="renewal_failed")
 
     def _end_process(self) -> None:
-        if self._stop.is_set():
+        if not THREAD.watches(self):
             return
         log.error(
             "A batch is over its time: its process ends, a fresh one starts",
@@ -84,3 +86,42 @@ class Renewal:
             token=str(self._token),
         )
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+class _Thread:
+    """One thread of the process looks at every renewal: a message is over before a thread of its own has started."""
+
+    def __init__(self) -> None:
+        self._watched: set[Renewal] = set()
+        self._pause = 1.0  # seconds between two looks
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def watch(self, renewal: Renewal) -> None:
+        """Look at it from now on."""
+        with self._lock:
+            self._watched.add(renewal)
+            self._pause = min(self._pause, renewal.pause)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="renewal", daemon=True)
+                self._thread.start()
+
+    def forget(self, renewal: Renewal) -> None:
+        """Look at it no more; a renewal under way may still end, and finds nothing."""
+        with self._lock:
+            self._watched.discard(renewal)
+
+    def watches(self, renewal: Renewal) -> bool:
+        """Whether its batch is still under way."""
+        return renewal in self._watched
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(self._pause)
+            with self._lock:
+                watched = list(self._watched)
+            for renewal in watched:
+                renewal.look()
+
+
+THREAD = _Thread()
