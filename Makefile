@@ -9,6 +9,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null && echo $$p && break; done)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SEED ?= 1
+RUNS ?= 3
 # Tests and demo use their own threads; a busy machine is not made busier.
 export OMP_NUM_THREADS ?= 1
 
@@ -29,7 +30,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/.demo
 
-.PHONY: install weights demo test test-unit test-faults lint check format clean
+.PHONY: install weights demo test test-unit test-faults bench lint check format clean
 install: $(VENV)/.demo ## Install Bakeoff and the engines of the demo into .venv
 
 weights: $(VENV)/.demo ## Fetch and verify the weights of the demo profile
@@ -47,6 +48,10 @@ test-unit: $(VENV)/.dev ## The tests that start no server
 
 test-faults: $(VENV)/.dev ## Kill everything there is under load (BAKEOFF_FAULT_SEED, BAKEOFF_FAULT_REPORT=FILE)
 	$(BIN)/python -m pytest tests/faults -m "faults or faults_smoke"
+
+bench: $(VENV)/.dev ## Every benchmark, with figures and plots in benchmarks/results (RUNS=3)
+	for name in overhead latency workers batching scale; do \
+		$(BIN)/python -m benchmarks.$$name --runs $(RUNS) || exit 1; done
 
 lint: $(VENV)/.dev ## ruff and mypy
 	$(BIN)/ruff check .

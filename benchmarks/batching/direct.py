@@ -1,0 +1,93 @@
+"""The model called directly: a process of its own that loads one backend and answers how long calls of it took.
+
+The parent talks to it in lines of JSON: `{"samples": FILE, "size": N}` in, `{"seconds": S}` out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TextIO
+
+from benchmarks.batching.samples import read_samples
+from db.errors import BakeoffError
+from db.registry import read_registry
+from worker.backends import Failure, Place, create_backend
+from worker.weights import locate
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from worker.backends import Backend, Input
+
+
+class Direct:
+    """The parent's end. One thread computes, as in the worker that it is compared with."""
+
+    def __init__(self, registry: Path, model: str, cache: Path) -> None:
+        """Start loading; the first question waits for it. `registry` is a file."""
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.batching.direct", str(registry), model, str(cache)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+
+    def seconds(self, samples: Path, size: int) -> float:
+        """How long it takes to answer the samples of a file in calls of `size`. Raises `BakeoffError`."""
+        if self._process.stdin is None or self._process.stdout is None:
+            raise BakeoffError("The process that calls the model directly has no pipes.")
+        try:
+            self._process.stdin.write(json.dumps({"samples": str(samples), "size": size}) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise BakeoffError("The process that calls the model directly ended; see above.") from None
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise BakeoffError("The process that calls the model directly ended; see above.")
+        return float(json.loads(answer)["seconds"])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+def _timed(backend: Backend, inputs: list[Input], size: int) -> float:
+    """Seconds of all calls. Raises `BakeoffError` for an input without an answer: it took no time."""
+    started = time.perf_counter()
+    answers = [answer for at in range(0, len(inputs), size) for answer in backend.run(inputs[at : at + size])]
+    seconds = time.perf_counter() - started
+    failures = [answer.message for answer in answers if isinstance(answer, Failure)]
+    if failures or len(answers) != len(inputs):
+        raise BakeoffError(
+            f"{backend.model.name} answered {len(answers) - len(failures)} of {len(inputs)}: {failures[:1]}"
+        )
+    return seconds
+
+
+def _serve(questions: TextIO, answers: TextIO, arguments: list[str]) -> None:
+    registry, name, cache = arguments
+    known = read_registry(Path(registry))
+    entry = known.model(name)
+    backend = create_backend(entry, Place(weights=locate(entry, Path(cache)), device=entry.device, threads=1))
+    backend.load()
+    for line in questions:
+        question: dict[str, Any] = json.loads(line)
+        capability = known.capabilities[entry.capability]
+        inputs = [sample.as_input(capability) for sample in read_samples(Path(question["samples"]))]
+        print(json.dumps({"seconds": _timed(backend, inputs, question["size"])}), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    pipe, sys.stdout = sys.stdout, sys.stderr  # what a library prints is no answer
+    _serve(sys.stdin, pipe, sys.argv[1:])
