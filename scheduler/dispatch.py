@@ -188,7 +188,7 @@ class Dispatcher:
         """
         stuck: list[str] = []  # groups that had their turn
         while wanted := room.open_to(capabilities):
-            ready = lock_ready(connection, self._limit(room), wanted, stuck)
+            ready = lock_ready(connection, self._limit(room, wanted), wanted, stuck)
             groups: dict[tuple[tuple[str, ...], str], list[ReadySubtask]] = defaultdict(list)
             for subtask in ready:
                 models = self._select(subtask, room)
@@ -200,9 +200,14 @@ class Dispatcher:
                 return
             stuck.extend({subtask.group for subtask in ready})
 
-    def _limit(self, room: Room) -> int:
+    def _limit(self, room: Room, capabilities: Sequence[str]) -> int:
         """Subtasks to look at: no more than there is room for, but enough to find those that others do not hold up."""
-        return min(LOOK, max(LEAST_LOOK, self._settings.wave_size * sum(room.left.values())))
+        most = dict.fromkeys(capabilities, 0)  # messages that leave for each capability
+        for name, left in room.left.items():
+            capability = self._settings.registry.models[name].capability
+            if capability in most:
+                most[capability] = max(most[capability], left)
+        return min(LOOK, max(LEAST_LOOK, self._settings.wave_size * sum(most.values())))
 
     def _may_look_deeper(self) -> bool:
         now = time.monotonic()

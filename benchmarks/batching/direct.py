@@ -5,6 +5,7 @@ The parent talks to it in lines of JSON: `{"samples": FILE, "size": N}` in, `{"s
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -90,4 +91,5 @@ def _serve(questions: TextIO, answers: TextIO, arguments: list[str]) -> None:
 
 if __name__ == "__main__":
     pipe, sys.stdout = sys.stdout, sys.stderr  # what a library prints is no answer
-    _serve(sys.stdin, pipe, sys.argv[1:])
+    with contextlib.suppress(BrokenPipeError):  # nobody wants to know any more
+        _serve(sys.stdin, pipe, sys.argv[1:])
