@@ -126,7 +126,8 @@ def take_back_sent(connection: Connection, models: list[str]) -> int:
             """
             UPDATE candidate SET status = 'chosen', message_id = NULL, sent_at = NULL, in_chord = false,
                                  not_before = now()
-            WHERE id IN (SELECT id FROM candidate WHERE model = ANY(CAST(:models AS text[])) AND status = 'sent'
+            WHERE id IN (SELECT id FROM candidate WHERE model = ANY(CAST(:models AS text[])) AND message_id IS NOT NULL
+                           AND finished_at IS NULL AND status = 'sent'
                          ORDER BY id FOR UPDATE SKIP LOCKED)
             """
         ),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 #: The stored output of row `r`, which names a model, its revision and an input key.
 HIT = """
 SELECT h.output, h.detail, h.usage FROM candidate AS h
-WHERE h.model = r.model AND h.input_key = r.input_key AND h.revision = r.revision AND h.status = 'done' LIMIT 1
+WHERE h.model = r.model AND h.input_key = r.input_key AND h.revision = r.revision AND h.output IS NOT NULL LIMIT 1
 """
 
 
@@ -58,7 +58,8 @@ def answer_from_cache(connection: Connection, token: UUID, revision: str, *, in_
             WITH found AS (
                 SELECT r.id, hit.* FROM (
                     SELECT id, model, input_key, CAST(:revision AS text) AS revision FROM candidate
-                    WHERE token = :token AND status = 'running' AND input_key IS NOT NULL) AS r
+                    WHERE token = :token AND message_id IS NOT NULL AND finished_at IS NULL AND status = 'running'
+                      AND input_key IS NOT NULL) AS r
                 CROSS JOIN LATERAL ({HIT}) AS hit
             )
             UPDATE candidate AS c SET

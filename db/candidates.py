@@ -153,7 +153,8 @@ def send_waiting(connection: Connection, model: str, limit: int) -> Message | No
             """
             WITH due AS (
                 SELECT id, isolate, not_before FROM candidate
-                WHERE model = :model AND status = 'chosen' AND (not_before IS NULL OR not_before <= now())
+                WHERE model = :model AND message_id IS NULL AND finished_at IS NULL
+                  AND (not_before IS NULL OR not_before <= now())
                 ORDER BY not_before NULLS FIRST, id
                 LIMIT :limit FOR UPDATE SKIP LOCKED
             ), first AS (
@@ -198,7 +199,7 @@ def unsend(connection: Connection, messages: Sequence[UUID], backoff: float = 0.
             """
             UPDATE candidate SET status = 'chosen', message_id = NULL, sent_at = NULL, in_chord = false,
                    not_before = now() + make_interval(secs => least(:backoff * 2 ^ least(sends, 10) / 2, 60))
-            WHERE message_id = ANY(CAST(:messages AS uuid[])) AND status = 'sent'
+            WHERE message_id = ANY(CAST(:messages AS uuid[])) AND finished_at IS NULL AND status = 'sent'
             """
         ),
         {"messages": list(messages), "backoff": backoff},
@@ -238,6 +239,7 @@ def claim_message(
                 UPDATE candidate SET status = 'running', token = :token, attempt = attempt + :charge,
                        lease_until = now() + make_interval(secs => :seconds)
                 WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'sent' AND message_id = :message
+                  AND finished_at IS NULL
                 RETURNING id, subtask_id, input_key
             )
             SELECT c.id, c.subtask_id, s.task_id, s.capability, t.request, s.inputs, t.attachments, s.options,
@@ -246,7 +248,7 @@ def claim_message(
             UNION ALL
             SELECT id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, true FROM candidate
             WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'running' AND message_id = :message
-              AND lease_until > now()
+              AND finished_at IS NULL AND lease_until > now()
             """
         ),
         {"token": token, "charge": int(charge), "seconds": seconds, "ids": list(ids), "message": message},
@@ -348,7 +350,8 @@ def expire_leases(connection: Connection, limit: int = 1000) -> dict[str, int]:
         text(
             """
             WITH late AS (
-                SELECT id, model, token, attempt FROM candidate WHERE status = 'running' AND lease_until < now()
+                SELECT id, model, token, attempt FROM candidate
+                WHERE message_id IS NOT NULL AND finished_at IS NULL AND status = 'running' AND lease_until < now()
                 ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
             ), ended AS (
                 UPDATE candidate AS c SET
@@ -380,13 +383,14 @@ def lost_messages(connection: Connection, empty_queues_of: Sequence[str], second
     rows = connection.execute(
         text(
             """
-            SELECT DISTINCT c.message_id FROM candidate AS c
-            WHERE c.status = 'sent' AND c.sent_at < now() - make_interval(secs => :seconds)
-              AND (EXISTS (SELECT FROM candidate AS later WHERE later.model = c.model AND later.status = 'running'
-                           AND later.sent_at > c.sent_at)
-                   OR (c.model = ANY(CAST(:empty AS text[]))
-                       AND NOT EXISTS (SELECT FROM candidate AS busy WHERE busy.model = c.model
-                                       AND busy.status = 'running')))
+            WITH busy AS MATERIALIZED (
+                SELECT model, max(sent_at) AS latest FROM candidate
+                WHERE message_id IS NOT NULL AND finished_at IS NULL AND status = 'running' GROUP BY model
+            )
+            SELECT DISTINCT c.message_id FROM candidate AS c LEFT JOIN busy ON busy.model = c.model
+            WHERE c.message_id IS NOT NULL AND c.finished_at IS NULL AND c.status = 'sent'
+              AND c.sent_at < now() - make_interval(secs => :seconds)
+              AND (c.sent_at < busy.latest OR (busy.model IS NULL AND c.model = ANY(CAST(:empty AS text[]))))
             """
         ),
         {"seconds": seconds, "empty": list(empty_queues_of)},
@@ -400,7 +404,7 @@ def in_flight(connection: Connection) -> dict[str, int]:
         text(
             """
             SELECT model, count(DISTINCT message_id) AS messages FROM candidate
-            WHERE status IN ('sent', 'running') GROUP BY model
+            WHERE message_id IS NOT NULL AND finished_at IS NULL GROUP BY model
             """
         )
     )
@@ -413,7 +417,7 @@ def waiting_models(connection: Connection) -> list[str]:
         text(
             """
             SELECT DISTINCT model FROM candidate
-            WHERE status = 'chosen' AND (not_before IS NULL OR not_before <= now())
+            WHERE message_id IS NULL AND finished_at IS NULL AND (not_before IS NULL OR not_before <= now())
             """
         )
     )
@@ -434,7 +438,10 @@ def models_with_work(connection: Connection) -> list[str]:
                     FROM named AS n WHERE n.model IS NOT NULL)
                 SELECT model FROM named WHERE model IS NOT NULL)
                 """  # noqa: S608 - one of two constants
-                for which in ("status = 'chosen'", "status IN ('sent', 'running')")
+                for which in (
+                    "message_id IS NULL AND finished_at IS NULL",
+                    "message_id IS NOT NULL AND finished_at IS NULL",
+                )
             )
         )
     )

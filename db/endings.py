@@ -21,7 +21,7 @@ def unfinished_business(connection: Connection, limit: int = 1000) -> list[UUID]
             """
             SELECT t.id FROM task AS t
             WHERE t.status = 'running'
-              AND NOT EXISTS (SELECT FROM subtask AS s WHERE s.task_id = t.id AND s.finished_at IS NULL)
+              AND NOT EXISTS (SELECT FROM subtask AS s WHERE s.task_id = t.id AND s.finished_at IS NULL OFFSET 0)
             LIMIT :limit
             """
         ),
@@ -45,7 +45,7 @@ def finish_tasks(connection: Connection, task_ids: Sequence[UUID]) -> int:
                 WHERE t.id = ANY(CAST(:ids AS uuid[])) AND t.status || '' = 'running'  -- rows-by-id-alone.md
                   AND (SELECT s.id FROM subtask AS s WHERE s.task_id = t.id AND s.finished_at IS NULL LIMIT 1) IS NULL
                 ORDER BY t.id FOR UPDATE SKIP LOCKED
-            ), outcome AS (
+            ), outcome AS MATERIALIZED (
                 SELECT s.task_id,
                        bool_and(s.status = 'done') AS done,
                        bool_or(s.status = 'failed') AS failed,

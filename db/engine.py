@@ -38,6 +38,7 @@ T = TypeVar("T")
 #: A process that stands still in a transaction (frozen, swapped out, cut off) holds up everybody who needs its rows:
 #: ours do nothing but SQL in one, so a short time says that something is wrong with it.
 SERVER_TIMEOUTS = (
+    "-c random_page_cost=1.1 "  # disks that seek no more
     "-c lock_timeout=10s -c statement_timeout=60s -c idle_in_transaction_session_timeout=10s -c timezone=UTC"
 )
 

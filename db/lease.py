@@ -27,6 +27,8 @@ class Leased(Enum):
         self.table = table
         self.held = held
         self.returns = returns
+        #: what the partial index of held rows says
+        self.indexed = " AND message_id IS NOT NULL AND finished_at IS NULL" if table == "candidate" else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,7 @@ def renew(connection: Connection, leased: Leased, token: UUID, seconds: float) -
     return connection.execute(
         text(
             f"UPDATE {leased.table} SET lease_until = now() + make_interval(secs => :seconds) "  # noqa: S608 - our enum
-            f"WHERE token = :token AND status = '{leased.held}'"
+            f"WHERE token = :token AND status = '{leased.held}'{leased.indexed}"
         ),
         {"token": token, "seconds": seconds},
     ).rowcount
@@ -69,7 +71,7 @@ def end_message(connection: Connection, message: UUID) -> int:
         connection.execute(
             text(
                 f"UPDATE {leased.table} SET lease_until = now() "  # noqa: S608 - our enum
-                f"WHERE message_id = :message AND status = '{leased.held}'"
+                f"WHERE message_id = :message AND status = '{leased.held}'{leased.indexed}"
             ),
             {"message": message},
         ).rowcount
@@ -87,7 +89,7 @@ def return_message(connection: Connection, message: UUID) -> int:
             text(
                 f"UPDATE {leased.table} SET status = '{leased.returns}', token = NULL, lease_until = NULL, "  # noqa: S608
                 "message_id = NULL, sent_at = NULL, not_before = now(), attempt = greatest(attempt - 1, 0) "
-                f"WHERE message_id = :message AND status = '{leased.held}'"
+                f"WHERE message_id = :message AND status = '{leased.held}'{leased.indexed}"
             ),
             {"message": message},
         ).rowcount
@@ -107,7 +109,7 @@ def give_back(
             f"UPDATE {leased.table} SET status = '{leased.returns}', token = NULL, lease_until = NULL, "  # noqa: S608
             "message_id = NULL, sent_at = NULL, not_before = now() + make_interval(secs => :delay), "
             "attempt = greatest(attempt - CASE WHEN id = ANY(CAST(:uncharge AS uuid[])) THEN 1 ELSE 0 END, 0) "
-            f"WHERE token = :token AND status = '{leased.held}'"
+            f"WHERE token = :token AND status = '{leased.held}'{leased.indexed}"
         ),
         {"token": token, "delay": delay, "uncharge": list(uncharge)},
     ).rowcount

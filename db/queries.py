@@ -120,10 +120,15 @@ def backlogs(connection: Connection) -> dict[str, Backlog]:
                        count(*) FILTER (WHERE status = 'sent') AS sent,
                        count(*) FILTER (WHERE status = 'running') AS running,
                        extract(epoch FROM now() - min(created_at))::double precision AS oldest
-                FROM candidate WHERE status IN ('chosen', 'sent', 'running') GROUP BY model) AS w ON w.model = m.name
+                FROM (SELECT model, status, created_at FROM candidate WHERE message_id IS NULL AND finished_at IS NULL
+                      UNION ALL
+                      SELECT model, status, created_at FROM candidate
+                      WHERE message_id IS NOT NULL AND finished_at IS NULL) AS c
+                GROUP BY model) AS w ON w.model = m.name
             LEFT JOIN LATERAL (
                 SELECT c.error ->> 'message' AS message FROM candidate AS c
-                WHERE c.model = m.name AND c.status IN ('error', 'dead') AND c.finished_at > now() - interval '1 hour'
+                WHERE c.model = m.name AND c.error IS NOT NULL AND c.status IN ('error', 'dead')
+                  AND c.finished_at > now() - interval '1 hour'
                 ORDER BY c.finished_at DESC LIMIT 1) AS e ON true
             ORDER BY m.name
             """
@@ -137,8 +142,10 @@ def open_tasks(connection: Connection, limit: int) -> list[UUID]:
     rows = connection.execute(
         text(
             """
-            SELECT id FROM task WHERE status IN ('pending', 'planning', 'running', 'integrating')
-            ORDER BY id DESC LIMIT :limit
+            SELECT t.id FROM unnest(ARRAY['pending', 'planning', 'running', 'integrating']) AS s (status)
+            CROSS JOIN LATERAL (
+                SELECT id FROM task WHERE task.status = s.status ORDER BY id DESC LIMIT :limit) AS t
+            ORDER BY t.id DESC LIMIT :limit
             """
         ),
         {"limit": limit},
@@ -160,10 +167,8 @@ def open_counts(connection: Connection) -> dict[str, dict[str, int]]:
     rows = connection.execute(
         text(
             """
-            SELECT 'task' AS what, status, count(*) AS n FROM task WHERE status = 'pending' GROUP BY status
-            UNION ALL
-            SELECT 'task', status, count(*) FROM task
-            WHERE status IN ('planning', 'running', 'integrating') GROUP BY status
+            SELECT 'task' AS what, status, count(*) AS n FROM task
+            WHERE status IN ('pending', 'planning', 'running', 'integrating') GROUP BY status
             UNION ALL
             SELECT 'subtask', status, count(*) FROM subtask WHERE finished_at IS NULL GROUP BY status
             """

@@ -34,8 +34,8 @@ def lock_exhausted(connection: Connection, limit: int, after: UUID) -> list[Exha
                 SELECT s.id, s.capability, s.options, s.candidates_wanted FROM subtask AS s
                 WHERE s.status = 'running' AND s.id > :after
                   AND NOT EXISTS (SELECT FROM candidate AS c WHERE c.subtask_id = s.id
-                                  AND (c.finished_at IS NULL OR c.status = 'done'))
-                  AND EXISTS (SELECT FROM candidate AS c WHERE c.subtask_id = s.id)
+                                  AND (c.finished_at IS NULL OR c.status = 'done') OFFSET 0)
+                  AND EXISTS (SELECT FROM candidate AS c WHERE c.subtask_id = s.id OFFSET 0)
                 ORDER BY s.id LIMIT :limit FOR UPDATE SKIP LOCKED
             )
             SELECT l.*, array_agg(c.model) AS tried,
@@ -91,7 +91,8 @@ def take_back_unserved(connection: Connection, models: Sequence[str], seconds: f
             UPDATE candidate SET status = 'chosen', message_id = NULL, not_before = sent_at, sent_at = NULL,
                                  in_chord = false
             WHERE id IN (
-                SELECT id FROM candidate WHERE model = ANY(CAST(:models AS text[])) AND status = 'sent'
+                SELECT id FROM candidate WHERE model = ANY(CAST(:models AS text[])) AND message_id IS NOT NULL
+                  AND finished_at IS NULL AND status = 'sent'
                   AND sent_at < now() - make_interval(secs => :seconds)
                 ORDER BY id FOR UPDATE SKIP LOCKED)
             """
@@ -127,7 +128,8 @@ def lock_overdue(
             """
             WITH waiting AS (
                 SELECT c.id, c.subtask_id FROM candidate AS c JOIN model AS m ON m.name = c.model
-                WHERE c.model = ANY(CAST(:models AS text[])) AND c.status = 'chosen' AND c.id > :after
+                WHERE c.model = ANY(CAST(:models AS text[])) AND c.message_id IS NULL AND c.finished_at IS NULL
+                  AND c.id > :after
                   AND CASE WHEN m.status = 'suspended' THEN greatest(c.created_at, m.suspended_at)
                            ELSE coalesce(c.not_before, c.created_at) END < now() - make_interval(secs => :seconds)
                 ORDER BY c.id LIMIT :limit FOR UPDATE OF c SKIP LOCKED

@@ -205,10 +205,11 @@ def end_stray_candidates(connection: Connection) -> int:
                 SELECT c.id FROM candidate AS c
                 WHERE c.finished_at IS NULL AND c.id IN (
                     SELECT o.id FROM (  -- two branches for two partial indexes
-                        SELECT id, subtask_id FROM candidate WHERE status IN ('sent', 'running')
+                        SELECT id, subtask_id FROM candidate WHERE message_id IS NOT NULL AND finished_at IS NULL
                         UNION ALL
-                        SELECT id, subtask_id FROM candidate WHERE status = 'chosen') AS o
-                    JOIN subtask AS s ON s.id = o.subtask_id WHERE s.finished_at IS NOT NULL)
+                        SELECT id, subtask_id FROM candidate WHERE message_id IS NULL AND finished_at IS NULL) AS o
+                    WHERE EXISTS (SELECT FROM subtask AS s
+                                  WHERE s.id = o.subtask_id AND s.finished_at IS NOT NULL OFFSET 0))
                 ORDER BY c.id FOR UPDATE OF c SKIP LOCKED)
             """
         )

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 #: A subtask whose candidates are all terminal. The queries are about the alias `s`.
-COMPLETE = "NOT EXISTS (SELECT FROM candidate AS c WHERE c.subtask_id = s.id AND c.finished_at IS NULL)"
-ANY_DONE = "EXISTS (SELECT FROM candidate AS c WHERE c.subtask_id = s.id AND c.status = 'done')"
+COMPLETE = "NOT EXISTS (SELECT FROM candidate AS c WHERE c.subtask_id = s.id AND c.finished_at IS NULL OFFSET 0)"
+ANY_DONE = "EXISTS (SELECT FROM candidate AS c WHERE c.subtask_id = s.id AND c.status = 'done' OFFSET 0)"
 #: Only between two is there something to ask: a single survivor wins unjudged, whatever the judge is like.
 NEEDS_JUDGE = "(SELECT count(*) FROM candidate AS c WHERE c.subtask_id = s.id AND c.status = 'done') > 1"
 JUDGE_SUSPENDED = "EXISTS (SELECT FROM judge AS j WHERE j.name = s.judge AND j.status = 'suspended')"
