@@ -129,6 +129,17 @@ def insert_tasks(
     ]
 
 
+def count_open(connection: Connection, source: str, most: int) -> int:
+    """Open tasks of a source, counted up to `most`."""
+    count: int = connection.execute(
+        text(
+            "SELECT count(*) FROM (SELECT FROM task WHERE source = :source AND finished_at IS NULL LIMIT :most) AS open"
+        ),
+        {"source": source, "most": most},
+    ).scalar_one()
+    return count
+
+
 def _stored_before(connection: Connection, row: TaskRow, max_backlog: int) -> UUID:
     """The task that has this row's idempotency key. Raises `BacklogFull` where there is none: it did not fit."""
     stored = connection.execute(

@@ -26,6 +26,7 @@ from db.errors import InvalidRequest, NoWorker
 from db.settings import Settings
 from db.tasks import TaskRow, insert_tasks
 from db.workers import live_queues, live_workers
+from scheduler.admission import ADMISSION
 from scheduler.media import sniff
 from scheduler.requests import (
     DEFAULT_CAPABILITY,
@@ -102,7 +103,8 @@ def submit_many(settings: Settings, tasks: Sequence[NewTask], *, needs_worker: b
         _put(file, settings)
     with transaction(engine) as connection:
         record_artifacts(connection, [file.artifact for file in files])
-        return [task for task, _ in insert_tasks(connection, [_row(draft) for draft in drafts], settings.max_backlog)]
+        bound = ADMISSION.bound(connection, (draft.task.source for draft in drafts), settings.max_backlog)
+        return [task for task, _ in insert_tasks(connection, [_row(draft) for draft in drafts], bound)]
 
 
 @dataclass(frozen=True, kw_only=True)
