@@ -13,6 +13,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
 
 from db import migrate
+from db.candidates import in_flight, waiting_models
 
 pytestmark = pytest.mark.integration
 
@@ -30,6 +31,42 @@ def test_down_and_up_again(database: Engine) -> None:
     migrate.upgrade(url_of(database))
 
     assert migrate.current(url_of(database)) == migrate.head()
+
+
+IN_FLIGHT = """
+WITH m AS (
+    INSERT INTO model (name, capability, backend, source, queue)
+    SELECT 'm' || n, 'text-generation', 'scripted', 'none', 'model.m' || n FROM generate_series(1, 4) AS n
+), t AS (
+    INSERT INTO task (request, status) VALUES ('under way', 'running') RETURNING id
+)
+INSERT INTO subtask (task_id, position, name, capability, inputs, source, priority, candidates_wanted, judge, status)
+SELECT id, 0, 'only', 'text-generation', '[]', 'sql', 0, 4, 'longest', 'running' FROM t RETURNING id
+"""
+CANDIDATES = """
+INSERT INTO candidate (subtask_id, model, rank, status, message_id, sent_at, token, lease_until, output, finished_at)
+SELECT :subtask, model, 0, status, CASE WHEN status <> 'chosen' THEN gen_random_uuid() END,
+       CASE WHEN status <> 'chosen' THEN now() END, CASE WHEN status = 'running' THEN gen_random_uuid() END,
+       CASE WHEN status = 'running' THEN now() END, CASE WHEN status = 'done' THEN 'said' END,
+       CASE WHEN status = 'done' THEN now() END
+FROM (VALUES ('m1', 'chosen'), ('m2', 'sent'), ('m3', 'running'), ('m4', 'done')) AS c (model, status)
+"""
+
+
+@pytest.mark.parametrize("before", ["0001", "0002", "0003"])
+def test_an_upgrade_keeps_what_is_under_way(database: Engine, before: str) -> None:
+    command.downgrade(migrate.configuration(url_of(database)), before)
+    with database.begin() as connection:
+        subtask = connection.execute(text(IN_FLIGHT)).scalar_one()
+        connection.execute(text(CANDIDATES), {"subtask": subtask})
+
+    migrate.upgrade(url_of(database))
+
+    with database.begin() as connection:
+        kept = connection.execute(text("SELECT model, status FROM candidate ORDER BY model")).all()
+        assert [tuple(row) for row in kept] == [("m1", "chosen"), ("m2", "sent"), ("m3", "running"), ("m4", "done")]
+        assert in_flight(connection) == {"m2": 1, "m3": 1}
+        assert waiting_models(connection) == ["m1"]
 
 
 def test_two_upgrades_at_once_do_no_harm(database: Engine) -> None:
