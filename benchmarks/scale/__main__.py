@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import statistics
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 SIZES = (10_000, 100_000, 1_000_000)
 SMALLEST = 1_000  # finished tasks: what a client polls is drawn from so many
+TURNS = 3  # of every database in one run: a machine that is busy for seconds then slows a part of each run
 BACKLOG_SHARE = 10  # open tasks are a tenth of the finished ones
 
 
@@ -107,14 +109,18 @@ class Scale:
 
 
 def _in_turns(runs: int, stations: Mapping[str, Station]) -> dict[str, Figures]:
-    """Medians of so many runs, every second time the other way round; a first, short one only warms up."""
+    """Medians of so many runs, each of which is the median of `TURNS`; first, a short turn each warms up."""
     order = list(stations)
     for station in stations.values():
         station.run(warm_up=True)
     each: dict[str, list[Figures]] = {name: [] for name in stations}
-    for number in range(runs):
-        for name in sorted(stations, key=order.index, reverse=number % 2 == 1):
-            each[name].append(stations[name].run())
+    for _ in range(runs):
+        turns: dict[str, list[Figures]] = {name: [] for name in stations}
+        for number in range(TURNS):
+            for name in sorted(stations, key=order.index, reverse=number % 2 == 1):
+                turns[name].append(stations[name].run())
+        for name, figures in turns.items():
+            each[name].append({key: statistics.median(turn[key] for turn in figures) for key in figures[0]})
     say(f"Measured {', '.join(stations)}")
     return {name: medians(found) for name, found in each.items()}
 

@@ -57,7 +57,7 @@ def latest_of_source(connection: Connection, source: str, limit: int) -> Sequenc
     return connection.execute(
         text(
             "SELECT status, answer, winners, error FROM results WHERE source = :source "
-            "ORDER BY finished_at DESC LIMIT :limit"
+            "ORDER BY task_id DESC LIMIT :limit"
         ),
         {"source": source, "limit": limit},
     ).all()

@@ -1,4 +1,4 @@
-"""One run on one database: what submitting, asking, paging, sending and reconciling cost right now."""
+"""One turn on one database: what submitting, asking, paging, sending and reconciling cost right now."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ PATIENCE = 3.0  # seconds
 
 @dataclass(frozen=True, kw_only=True)
 class Amounts:
-    """How often everything is done in one run."""
+    """How often everything is done in one turn."""
 
-    submitted: int = 1_920
+    submitted: int = 720
     together: int = 240  # tasks of one call
-    singles: int = 128
-    polls: int = 1000
-    pages: int = 100
+    singles: int = 48
+    polls: int = 400
+    pages: int = 40
     page: int = 100  # rows
-    looks: int = 8  # of the scheduler, each plans 256 tasks and sends 256 subtasks
-    passes: int = 5  # of the reconciler
+    looks: int = 3  # of the scheduler, each plans 256 tasks and sends 256 subtasks
+    passes: int = 3  # of the reconciler
 
 
 WARM_UP = Amounts(submitted=240, singles=16, polls=100, pages=10, looks=1, passes=1)
@@ -69,7 +69,7 @@ class Bench:
             self._places = _some_places(connection, Amounts().polls)
 
     def run(self, amounts: Amounts) -> Figures:
-        """Every figure once. What was submitted is finished in the end, so the next run finds the same."""
+        """Every figure once. What was submitted is finished in the end, so the next turn finds the same."""
         self._amounts = amounts
         gc.collect()
         figures = {

@@ -30,7 +30,7 @@ class Station:
         theirs.close()
 
     def run(self, *, warm_up: bool = False) -> Figures:
-        """One run, or a short one. Raises `BakeoffError` where it failed over there."""
+        """One turn, or a short one. Raises `BakeoffError` where it failed over there."""
         figures: Figures = self._ask("warm up" if warm_up else "run")
         return figures
 
