@@ -47,8 +47,10 @@ def input_key(
     return hashlib.sha256(json.dumps(read, sort_keys=True, ensure_ascii=False).encode("utf-8", "replace")).digest()
 
 
-def answer_from_cache(connection: Connection, token: UUID, revision: str, *, in_chord: bool) -> list[UUID]:
-    """End the claimed candidates of a token whose output is stored already. One statement; returns their ids.
+def answer_from_cache(
+    connection: Connection, token: UUID, ids: Sequence[UUID], revision: str, *, in_chord: bool
+) -> list[UUID]:
+    """End those of these candidates, claimed under a token, whose output is stored already. Returns their ids.
 
     Nothing is charged: they never entered the model.
     """
@@ -58,8 +60,7 @@ def answer_from_cache(connection: Connection, token: UUID, revision: str, *, in_
             WITH found AS (
                 SELECT r.id, hit.* FROM (
                     SELECT id, model, input_key, CAST(:revision AS text) AS revision FROM candidate
-                    WHERE token = :token AND message_id IS NOT NULL AND finished_at IS NULL AND status = 'running'
-                      AND input_key IS NOT NULL) AS r
+                    WHERE id = ANY(CAST(:ids AS uuid[])) AND token = :token AND input_key IS NOT NULL) AS r
                 CROSS JOIN LATERAL ({HIT}) AS hit
             )
             UPDATE candidate AS c SET
@@ -69,7 +70,7 @@ def answer_from_cache(connection: Connection, token: UUID, revision: str, *, in_
             RETURNING c.id
             """  # noqa: S608 - a constant
         ),
-        {"token": token, "revision": revision},
+        {"token": token, "ids": list(ids), "revision": revision},
     )
     ids = list(rows.scalars())
     if ids and not in_chord:

@@ -92,8 +92,8 @@ def claim_judging(connection: Connection, ids: Sequence[UUID], message: UUID, se
     return Claim(token=token, ids=[row.id for row in rows])
 
 
-def load_to_judge(connection: Connection, token: UUID) -> list[ToJudge]:
-    """The subtasks claimed under `token`, with what the judge reads. One statement."""
+def load_to_judge(connection: Connection, claim: Claim) -> list[ToJudge]:
+    """The subtasks of a claim, with what the judge reads. One statement."""
     rows = connection.execute(
         text(
             """
@@ -104,11 +104,11 @@ def load_to_judge(connection: Connection, token: UUID) -> list[ToJudge]:
             FROM subtask AS s
             JOIN task AS t ON t.id = s.task_id
             JOIN candidate AS c ON c.subtask_id = s.id
-            WHERE s.token = :token AND s.status = 'judging'
+            WHERE s.id = ANY(CAST(:ids AS uuid[])) AND s.token = :token
             GROUP BY s.id, t.id ORDER BY s.attempt, s.id  -- one that cost its judge the life goes last
             """
         ),
-        {"token": token},
+        {"ids": claim.ids, "token": claim.token},
     )
     return [
         ToJudge(

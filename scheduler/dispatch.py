@@ -12,9 +12,10 @@ from uuid import UUID, uuid4
 from sqlalchemy import Connection, Engine
 
 from db.breaker import Guarded, start_probe
-from db.candidates import Choice, Message, Sent, choose_and_send, in_flight, send_waiting, unsend, waiting_models
+from db.candidates import Choice, Message, Sent, choose_and_send, send_waiting, unsend
 from db.engine import transaction
 from db.errors import Unreachable
+from db.flight import in_flight, waiting_models
 from db.logs import get_logger
 from db.registry import ModelEntry, Registry
 from db.settings import Settings

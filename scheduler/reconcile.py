@@ -10,10 +10,11 @@ import time
 from sqlalchemy import Connection, Engine
 
 from db.breaker import Guarded, due_probes, note_failure, start_probe
-from db.candidates import expire_leases, lost_messages, unsend
+from db.candidates import expire_leases, unsend
 from db.endings import expire_pending, finish_tasks, unfinished_business
 from db.engine import transaction
 from db.errors import Unreachable
+from db.flight import lost_messages
 from db.logs import get_logger
 from db.settings import Settings
 from db.subtasks import end_stray_candidates, expire_subtasks, skip_unreachable, unblock

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from db.candidates import models_with_work
+from db.flight import models_with_work
 from db.logs import get_logger
 from db.registry import ModelEntry, queue_of
 from db.replacing import (

@@ -61,7 +61,7 @@ def judge_wave(process: ModelProcess, message: UUID, ids: Sequence[UUID]) -> Non
 
     def claim_and_begin(connection: Connection) -> tuple[Claim, deque[ToJudge], list[ToJudge]]:
         claim = claim_judging(connection, ids, message, settings.lease_seconds)
-        waiting = deque(load_to_judge(connection, claim.token) if claim.ids else [])
+        waiting = deque(load_to_judge(connection, claim) if claim.ids else [])
         return claim, waiting, _enter(connection, claim, process.judge_pace.next_of(waiting))
 
     claim, waiting, first = _stored(process, claim_and_begin)

@@ -160,7 +160,8 @@ class _Run:
         """Charge the next batch, where it is not yet; before that, `look_up` what needs no run any more."""
         if look_up:
             revision = self._backend.model.exact_revision
-            answered = set(answer_from_cache(connection, self.token, revision, in_chord=self._in_chord))
+            ids = [work.id for work in self._left]
+            answered = set(answer_from_cache(connection, self.token, ids, revision, in_chord=self._in_chord))
             self._left = [work for work in self._left if work.id not in answered]
         batch = distinct(self._left, self._key, self._backend.model.max_batch)
         entering = {work.id for work in batch}

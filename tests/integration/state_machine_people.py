@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 from state_machine_world import LEASE, REVISION, Envelope, Held, Judging, Statement, World
 
-from db import cache, candidates, endings, lease, prune, subtasks, verdicts
+from db import cache, candidates, endings, flight, lease, prune, subtasks, verdicts
 from db.breaker import Guarded, due_probes, note_batch, note_failure, note_success, start_probe
 from db.lease import Leased
 from db.verdicts import ToJudge, VerdictRow
@@ -106,7 +106,9 @@ class Workers:
             held.stored |= set(answered)
 
         self._world.act(
-            lambda connection: cache.answer_from_cache(connection, held.token, REVISION, in_chord=held.in_chord),
+            lambda connection: cache.answer_from_cache(
+                connection, held.token, held.ids, REVISION, in_chord=held.in_chord
+            ),
             learn,
             stay_open=stay_open,
         )
@@ -156,7 +158,7 @@ class Judges:
 
         def statement(connection: Connection) -> Judging:
             claim = verdicts.claim_judging(connection, ids, message, LEASE)
-            loaded = verdicts.load_to_judge(connection, claim.token)
+            loaded = verdicts.load_to_judge(connection, claim)
             assert {subtask.id for subtask in loaded} == set(claim.ids)
             return Judging(claim.token, message, loaded)
 
@@ -289,7 +291,7 @@ class Schedulers:
     def _find_lost(self, connection: Connection) -> None:
         queues = self._world.settings.registry.queues
         empty = [name for name, queue in queues.items() if not self._world.broker.queue_lengths([queue])[queue]]
-        candidates.unsend(connection, candidates.lost_messages(connection, empty, 5.0), 2.0)
+        candidates.unsend(connection, flight.lost_messages(connection, empty, 5.0), 2.0)
 
     def send_waiting(self, model: str, limit: int, *, stay_open: bool = False) -> None:
         def learn(message: candidates.Message | None) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
 
 from db import migrate
-from db.candidates import in_flight, waiting_models
+from db.flight import in_flight, waiting_models
 
 pytestmark = pytest.mark.integration
 

@@ -121,7 +121,7 @@ def test_a_verdict_and_the_end_of_its_lease_both_end(
     with database.begin() as connection:
         connection.execute(text("INSERT INTO judge (name, consecutive_failures) VALUES ('longest', 1)"))
         connection.execute(text("UPDATE subtask SET attempt = 1, lease_until = now() - interval '1 s'"))
-        (waiting,) = verdicts.load_to_judge(connection, got.token)
+        (waiting,) = verdicts.load_to_judge(connection, got)
     winner = messages[0].candidate_ids[0]
     row = verdicts.VerdictRow(subtask_id=subtask, winner_id=winner, ranking=[winner], scores={}, reason="because",
                               method="scripted", judge="longest", seconds=0.0)  # fmt: skip

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
 
 from db import candidates as c
-from db import lease, tasks, verdicts
+from db import flight, lease, tasks, verdicts
 from db.registry import ModelEntry
 from db.workers import sync_models
 
@@ -325,9 +325,9 @@ def test_a_message_on_an_empty_idle_queue_is_lost_after_a_while(
     claim(database, sent[1][0])
 
     with database.begin() as connection:
-        assert c.lost_messages(connection, [], 5) == []
-        assert set(c.lost_messages(connection, MODELS, 5)) == {sent[1][1].id, sent[1][2].id}
-        assert c.lost_messages(connection, MODELS, 60) == []
+        assert flight.lost_messages(connection, [], 5) == []
+        assert set(flight.lost_messages(connection, MODELS, 5)) == {sent[1][1].id, sent[1][2].id}
+        assert flight.lost_messages(connection, MODELS, 60) == []
 
 
 def test_a_judge_that_died_on_a_subtask_is_charged_for_it_alone_and_meets_it_last(
@@ -337,7 +337,7 @@ def test_a_judge_that_died_on_a_subtask_is_charged_for_it_alone_and_meets_it_las
     finish_all(database, messages)
     got = judge(database, subtask)
     with database.begin() as connection:
-        assert verdicts.load_to_judge(connection, got.token)[0].attempt == 0
+        assert verdicts.load_to_judge(connection, got)[0].attempt == 0
         lease.charge(connection, lease.Leased.SUBTASK, got.token, [subtask])
     run(database, "UPDATE subtask SET lease_until = now() - interval '1 s'")
     with database.begin() as connection:
@@ -345,7 +345,7 @@ def test_a_judge_that_died_on_a_subtask_is_charged_for_it_alone_and_meets_it_las
     again = judge(database, subtask)
 
     with database.begin() as connection:
-        assert verdicts.load_to_judge(connection, again.token)[0].attempt == 1
+        assert verdicts.load_to_judge(connection, again)[0].attempt == 1
 
 
 def test_given_back_work_costs_nothing_and_waits(database: Engine, sent: tuple[UUID, list[c.Message]]) -> None:
