@@ -6,7 +6,6 @@ it once. A suspended model gets nothing but a wave of one per `BAKEOFF_PROBE_SEC
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from db.candidates import Result
+    from db.settings import BreakerRules
 
 
 class Guarded(StrEnum):
@@ -26,14 +26,6 @@ class Guarded(StrEnum):
 
     MODEL = "model"
     JUDGE = "judge"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rules:
-    """When a breaker opens, and how often it lets a probe through (seconds)."""
-
-    failures: int
-    probe_seconds: float
 
 
 def note_success(connection: Connection, guarded: Guarded, name: str) -> bool:
@@ -54,7 +46,7 @@ def note_success(connection: Connection, guarded: Guarded, name: str) -> bool:
 
 
 def note_failure(
-    connection: Connection, guarded: Guarded, name: str, reason: str, rules: Rules, *, calls: int = 1
+    connection: Connection, guarded: Guarded, name: str, reason: str, rules: BreakerRules, *, calls: int = 1
 ) -> bool:
     """Calls failed, through no fault of their inputs. Returns whether it is suspended now.
 
@@ -91,7 +83,7 @@ def note_failure(
     return suspended
 
 
-def note_batch(connection: Connection, model: str, results: Sequence[Result], rules: Rules) -> bool:
+def note_batch(connection: Connection, model: str, results: Sequence[Result], rules: BreakerRules) -> bool:
     """What a stored batch says about its model: one output is enough for a success, bad inputs alone say nothing.
 
     Returns whether the model is suspended now.
@@ -135,7 +127,7 @@ def take_back_sent(connection: Connection, models: list[str]) -> int:
     ).rowcount
 
 
-def start_probe(connection: Connection, guarded: Guarded, name: str, rules: Rules) -> None:
+def start_probe(connection: Connection, guarded: Guarded, name: str, rules: BreakerRules) -> None:
     """A probe is on its way; the next one is due `probe_seconds` from now."""
     connection.execute(
         text(

@@ -7,6 +7,7 @@ limits do not fit refuses to start with a sentence (`SettingsError`).
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,7 +16,6 @@ from platformdirs import user_cache_dir
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from db.breaker import Rules
 from db.errors import SettingsError, Unreachable
 from db.instance import Instance, read_instance, running
 from db.registry import Registry, read_registry
@@ -43,6 +43,14 @@ def find_models_file() -> Path:
     package = Path(__file__).resolve().parent
     places = (Path.cwd() / "models.toml", package.parent / "models.toml", package / "models.toml")
     return next((place for place in places if place.is_file()), places[0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class BreakerRules:
+    """When a breaker opens, and how often it lets a probe through (seconds)."""
+
+    failures: int
+    probe_seconds: float
 
 
 class Settings(BaseSettings):
@@ -191,9 +199,9 @@ class Settings(BaseSettings):
         return self
 
     @property
-    def breaker(self) -> Rules:
+    def breaker(self) -> BreakerRules:
         """When a model or judge is suspended."""
-        return Rules(failures=self.breaker_failures, probe_seconds=self.probe_seconds)
+        return BreakerRules(failures=self.breaker_failures, probe_seconds=self.probe_seconds)
 
     @cached_property
     def registry(self) -> Registry:

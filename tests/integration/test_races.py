@@ -13,14 +13,15 @@ from sqlalchemy import Connection, Engine, text
 
 from db import candidates as c
 from db import endings, prune, replacing, verdicts
-from db.breaker import Guarded, Rules, note_failure, start_probe
+from db.breaker import Guarded, note_failure, start_probe
 from db.errors import NotFound
+from db.settings import BreakerRules
 from tests.integration.test_transitions import finish_all, judge, sent
 from worker.judging import store_decided
 
 pytestmark = pytest.mark.integration
 
-RULES = Rules(failures=1, probe_seconds=60)
+RULES = BreakerRules(failures=1, probe_seconds=60)
 
 __all__ = ["sent"]  # a fixture
 

@@ -12,6 +12,7 @@ from db import breaker, endings, replacing, subtasks, tasks, verdicts
 from db import candidates as c
 from db.errors import BacklogFull, InvalidRequest
 from db.registry import ModelEntry
+from db.settings import BreakerRules
 from db.states import ModelState
 from db.workers import model_states, sync_models
 from scheduler.replacing import FIRST
@@ -19,7 +20,7 @@ from tests.integration.test_transitions import charge, claim, finish_all, judge,
 
 pytestmark = pytest.mark.integration
 
-RULES = breaker.Rules(failures=5, probe_seconds=60)
+RULES = BreakerRules(failures=5, probe_seconds=60)
 BROKEN = {"error": {"kind": "model", "code": "X", "message": "no GPU"}}
 
 
