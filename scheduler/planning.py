@@ -16,7 +16,7 @@ from db.logs import get_logger
 from db.registry import CapabilityEntry
 from db.settings import Settings
 from db.tasks import PendingTask, SubtaskRow, lock_pending, read_pending, reject_tasks, start_tasks
-from scheduler.requests import TaskOptions, check_request, parse_attachments, parse_options
+from scheduler.requests import TaskOptions, candidates_of, check_request, parse_attachments, parse_options
 from worker.cleaning import clean_text
 
 log = get_logger(__name__)
@@ -102,8 +102,8 @@ def _only_subtask(settings: Settings, task: PendingTask, known: dict[str, Artifa
         options={"params": options.params, "models": list(options.models)},
         source=task.source,
         priority=task.priority,
-        candidates_wanted=options.candidates or len(options.models) or entry.candidates or settings.candidates,
-        quorum=1,
+        candidates_wanted=candidates_of(entry, options, settings),
+        quorum=options.quorum,
         judge=options.judge or entry.judge,
         deadline=task.deadline,
         input_key=_input_key(settings, task, entry, options, [known[reference.sha256] for reference in references]),

@@ -26,6 +26,7 @@ class TaskOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     candidates: int | None = Field(None, ge=1, le=16, description="models per subtask, instead of BAKEOFF_CANDIDATES")
+    quorum: int = Field(1, ge=1, le=16, description="answers that a judge needs when the deadline passes")
     models: tuple[str, ...] = Field((), max_length=16, description="these models and no others")
     judge: str | None = Field(None, description="a judge of the registry, instead of the capability's")
     cache: bool = Field(default=True, description="false: run the models even where their outputs are stored")
@@ -114,7 +115,16 @@ def check_request(
         )
     _check_inputs(entry, request, media_types)
     _check_names(registry, entry, options)
+    if options.quorum > (wanted := candidates_of(entry, options, settings)):
+        raise InvalidRequest(
+            f"options.quorum = {options.quorum} can never be met: {wanted} model(s) are asked; see options.candidates."
+        )
     return entry
+
+
+def candidates_of(entry: CapabilityEntry, options: TaskOptions, settings: Settings) -> int:
+    """How many models a subtask asks: what the caller says, else the models named, the capability's, the setting."""
+    return options.candidates or len(options.models) or entry.candidates or settings.candidates
 
 
 def _capability(registry: Registry, name: str) -> CapabilityEntry:

@@ -46,6 +46,9 @@ def submit_command(
     model: Annotated[list[str] | None, typer.Option("--model", "-m", help="Ask this model; may repeat.")] = None,
     candidates: Annotated[int | None, typer.Option(help="How many models to ask.")] = None,
     judge: Annotated[str | None, typer.Option(help="A judge of the registry.")] = None,
+    quorum: Annotated[
+        int | None, typer.Option(help="Answers that are enough to judge when the deadline passes; default: 1.")
+    ] = None,
     param: Annotated[
         list[str] | None, typer.Option("--param", "-p", help="NAME=VALUE for the models, e.g. max_new_tokens=64.")
     ] = None,
@@ -80,7 +83,7 @@ def submit_command(
         "capability": capability,
         "source": source,
         "priority": priority,
-        "options": _options(model, candidates, judge, param) | ({} if cache else {"cache": False}),
+        "options": _options(model, candidates, judge, param, quorum) | ({} if cache else {"cache": False}),
         "run_at": moment_of("--run-at", run_at) if run_at else None,
         "deadline": moment_of("--deadline", deadline) if deadline else None,
     }
@@ -102,7 +105,11 @@ def submit_command(
 
 
 def _options(
-    models: list[str] | None, candidates: int | None, judge: str | None, params: list[str] | None
+    models: list[str] | None,
+    candidates: int | None,
+    judge: str | None,
+    params: list[str] | None,
+    quorum: int | None,
 ) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if models:
@@ -111,6 +118,8 @@ def _options(
         options["candidates"] = candidates
     if judge is not None:
         options["judge"] = judge
+    if quorum is not None:
+        options["quorum"] = quorum
     if params:
         options["params"] = dict(_pair(text) for text in params)
     return options

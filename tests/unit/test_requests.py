@@ -77,3 +77,11 @@ def test_options_are_checked_by_name_and_value(options: dict[str, Any], sentence
 def test_an_attachment_is_a_reference_to_a_stored_file(wrong: Any) -> None:
     with pytest.raises(InvalidRequest, match="attachments: "):
         parse_attachments([wrong])
+
+
+def test_a_quorum_that_can_never_be_met_is_refused(registry: Registry) -> None:
+    check(registry, request="x", options=parse_options({"quorum": 3}))
+    check(registry, request="x", options=parse_options({"quorum": 2, "models": ["alpha", "beta"]}))
+    for options in ({"quorum": 4}, {"quorum": 2, "candidates": 1}, {"quorum": 2, "models": ["alpha"]}):
+        with pytest.raises(InvalidRequest, match="can never be met"):
+            check(registry, request="x", options=parse_options(options))
