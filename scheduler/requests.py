@@ -26,9 +26,9 @@ class TaskOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     candidates: int | None = Field(None, ge=1, le=16, description="models per subtask, instead of BAKEOFF_CANDIDATES")
-    quorum: int = Field(1, ge=1, le=16, description="answers that a judge needs when the deadline passes")
     models: tuple[str, ...] = Field((), max_length=16, description="these models and no others")
     judge: str | None = Field(None, description="a judge of the registry, instead of the capability's")
+    quorum: int = Field(1, ge=1, le=16, description="answers that a judge needs when the deadline passes")
     cache: bool = Field(default=True, description="false: run the models even where their outputs are stored")
     params: dict[str, Any] = Field({}, description="handed to every model: max_new_tokens, temperature, language ...")
 
