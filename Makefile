@@ -46,7 +46,7 @@ test: $(VENV)/.dev ## All tests: unit and integration, with real servers, worker
 test-unit: $(VENV)/.dev ## The tests that start no server
 	$(BIN)/python -m pytest tests/unit
 
-test-faults: $(VENV)/.dev ## Kill everything there is under load (BAKEOFF_FAULT_SEED, BAKEOFF_FAULT_REPORT=FILE)
+test-faults: $(VENV)/.dev ## Kill everything there is under load (BAKEOFF_FAULT_SEED, _WAVE, _REPORT=FILE)
 	$(BIN)/python -m pytest tests/faults -m "faults or faults_smoke"
 
 bench: $(VENV)/.dev ## Every benchmark, with figures and plots in benchmarks/results (RUNS=3)

@@ -1,7 +1,7 @@
 """Fixtures of the fault suite. Run it with `make test-faults`.
 
-BAKEOFF_FAULT_SEED repeats the moments of a run, BAKEOFF_FAULT_RUNS runs every fault so often, BAKEOFF_FAULT_REPORT
-names a file for the figures, BAKEOFF_FAULT_FULL=1 makes outages as long as the ones that are promised to be survived.
+BAKEOFF_FAULT_SEED repeats the moments of a run, BAKEOFF_FAULT_RUNS runs every fault so often, BAKEOFF_FAULT_WAVE is the
+largest wave (32), BAKEOFF_FAULT_REPORT names a file for the figures, BAKEOFF_FAULT_FULL=1 makes outages as long as the ones that are promised to be survived.
 """
 
 from __future__ import annotations
