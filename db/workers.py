@@ -157,9 +157,9 @@ def model_states(connection: Connection, names: Sequence[str], *, lock: bool = F
     return {row.name: ModelRow(**row._mapping) for row in rows}  # noqa: SLF001 - the documented name
 
 
-def note_speed(connection: Connection, model: str, seconds_per_item: float) -> None:
-    """Say how long a model takes per item; not while a scheduler holds its row."""
-    connection.execute(
+def note_speed(connection: Connection, model: str, seconds_per_item: float) -> bool:
+    """Say how long a model takes per item; not while a scheduler holds its row. Returns whether it was written."""
+    written = connection.execute(
         text(
             """
             UPDATE model SET seconds_per_item = :seconds
@@ -168,3 +168,4 @@ def note_speed(connection: Connection, model: str, seconds_per_item: float) -> N
         ),
         {"name": model, "seconds": seconds_per_item},
     )
+    return written.rowcount > 0

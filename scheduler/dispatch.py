@@ -266,7 +266,8 @@ class Dispatcher:
                         proposed_by=[{"selector": SELECTOR, "rank": rank}],
                         max_attempts=1 if probes else model.max_attempts,
                         message_id=message,
-                        input_key=subtask.input_key if model.caches else None,
+                        # A stored output says nothing about a suspended model: its probe runs.
+                        input_key=subtask.input_key if model.caches and model.name in room.models else None,
                         revision=model.exact_revision,
                     )
 

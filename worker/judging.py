@@ -116,7 +116,8 @@ class _Sitting:
     def _judge_one(self, subtask: ToJudge) -> bool:
         """Judge one subtask. Returns whether it makes sense to go on with the next."""
         started = time.monotonic()
-        timeout = self._process.registry.judges[judge_of(self._process.registry, subtask)].timeout
+        entry = self._process.registry.judges.get(judge_of(self._process.registry, subtask))
+        timeout = entry.timeout if entry else self._process.settings.start_allowance
         if is_asked(subtask) and self._asked and started + timeout > self._ends:
             self._store_decided()
             self._not_begun.append(subtask)
@@ -145,6 +146,8 @@ class _Sitting:
         if not is_asked(subtask):
             return fallback(subtask, subtask.attempt, "its process was lost each time", 0.0)
         self._asked += 1
+        if self._decided and self._process.judge_pace.size(subtask.judge) == 1:
+            self._store_decided()  # what is decided does not wait for a slow question
         verdict = _ask(self._process, subtask, started)
         self._process.judge_pace.took(subtask.judge, verdict.seconds)
         return verdict
@@ -244,7 +247,9 @@ def _ask(process: ModelProcess, subtask: ToJudge, started: float) -> VerdictRow:
 
 def judge_of(registry: Registry, subtask: ToJudge) -> str:
     """The judge that a subtask named when it was planned; its capability's, where that one left the registry."""
-    return subtask.judge if subtask.judge in registry.judges else registry.capabilities[subtask.capability].judge
+    if subtask.judge in registry.judges or subtask.capability not in registry.capabilities:
+        return subtask.judge
+    return registry.capabilities[subtask.capability].judge
 
 
 def check_decision(decision: Decision, candidates: Sequence[UUID]) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 LOOK = 1.0  # seconds
+BELIEVED = 15.0  # seconds after its start: by then a new child has said that it is starting
 LOSSES = 2  # children lost in a row before they were ready; one may have been somebody's doing
 
 
@@ -73,9 +74,13 @@ class Loading:
         return self._pid is not None and not self._ready
 
     def problem(self, now: float, *, ready: bool) -> str | None:
-        """What is wrong, in one sentence for `status`."""
+        """What is wrong, in one sentence for `status`.
+
+        For a moment the row may still say what the child before this one said: `ready` is believed when it stays.
+        """
         if ready:
-            self._ready, self._losses = True, 0
+            if now - self._since >= BELIEVED:
+                self._ready, self._losses = True, 0
             return None
         if self._losses >= LOSSES:
             return f"{self._losses} model processes in a row ended before the model was loaded; the log says how."

@@ -121,7 +121,10 @@ class _Thread:
             with self._lock:
                 watched = list(self._watched)
             for renewal in watched:
-                renewal.look()
+                try:
+                    renewal.look()
+                except Exception:  # this thread holds every lease of the process
+                    log.exception("A lease could not be looked after", action="renewal_failed")
 
 
 THREAD = _Thread()

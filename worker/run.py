@@ -142,7 +142,7 @@ class _Run:
                     return answer
             if not self._left:
                 return None
-            renewal.until(time.monotonic() + limit)  # for reading what the next batch is about
+            renewal.until(time.monotonic() + 2 * self._process.settings.lease_seconds)  # a Postgres that is away
             batch = self._next_batch()
 
     def _next_batch(self) -> _Batch:
@@ -260,7 +260,7 @@ def _store(
     speed = process.speeds.news(model.name)
 
     @wait_for_postgres(settings.lease_seconds)
-    def attempt() -> tuple[set[UUID], bool]:
+    def attempt() -> tuple[set[UUID], bool, bool]:
         with transaction(process.engine) as connection:
             ids = store(
                 connection,
@@ -271,13 +271,12 @@ def _store(
                 in_chord=in_chord,
             )
             ours = set(ids)
-            if speed is not None:
-                note_speed(connection, model.name, speed)
+            written = speed is not None and note_speed(connection, model.name, speed)
             told = [result for result in results if result.id in ours]
-            return ours, note_batch(connection, model.name, told, settings.breaker)
+            return ours, note_batch(connection, model.name, told, settings.breaker), written
 
-    stored, suspended = attempt()
-    if speed is not None:
+    stored, suspended, written = attempt()
+    if speed is not None and written:
         process.speeds.told(model.name, speed)
     if suspended:
         log.error(

@@ -140,3 +140,22 @@ def test_a_judge_that_left_the_registry_is_stood_in_for(process: ModelProcess, d
 
     (verdict,) = rows(database, "SELECT judge FROM verdict")
     assert verdict.judge == "longest"
+
+
+def test_what_is_decided_does_not_wait_for_a_slow_question(process: ModelProcess, database: Engine) -> None:
+    single = []
+    for _ in range(3):
+        messages = send(database, plan(database), "alpha")
+        finish_all(database, messages)
+        single += messages[0].subtask_ids
+    asked = complete(database, 1)
+    seen = []
+
+    def slow(decide: Decide, question: Question) -> Decision:
+        seen.append(sum(status == "done" for status, _ in attempts(database)))
+        return decide(question)
+
+    patched(process, slow)
+    judge_wave(process, uuid4(), [*single, *asked])
+
+    assert seen == [3]

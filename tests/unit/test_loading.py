@@ -13,6 +13,17 @@ def test_a_child_that_is_ready_in_time_is_no_problem() -> None:
     assert not loading.wants_to_know(51, [1])
 
 
+def test_what_the_child_before_said_is_not_believed() -> None:
+    loading = Loading(120)
+    loading.wants_to_know(0, [1])
+    loading.problem(50, ready=True)
+    assert loading.wants_to_know(60, [2])
+
+    assert loading.problem(61, ready=True) is None  # the row of the child that was killed
+    assert loading.wants_to_know(62, [2])
+    assert "over 120 s" in str(loading.problem(181, ready=False))
+
+
 def test_one_lost_child_is_forgiven_and_two_are_not() -> None:
     loading = Loading(120)
     loading.wants_to_know(0, [1])
@@ -27,18 +38,18 @@ def test_one_lost_child_is_forgiven_and_two_are_not() -> None:
 def test_losses_of_children_that_were_ready_do_not_count() -> None:
     loading = Loading(120)
     for pid in range(1, 6):
-        loading.wants_to_know(pid, [pid])
-        assert loading.problem(pid, ready=True) is None
+        loading.wants_to_know(100 * pid, [pid])
+        assert loading.problem(100 * pid + 50, ready=True) is None
 
 
 def test_a_child_that_got_ready_ends_the_row() -> None:
     loading = Loading(120)
     for pid in (1, 2, 3):
         loading.wants_to_know(pid, [pid])
-    loading.problem(3, ready=True)
+    loading.problem(50, ready=True)
 
-    loading.wants_to_know(4, [4])
-    assert loading.problem(4, ready=False) is None
+    loading.wants_to_know(60, [4])
+    assert loading.problem(60, ready=False) is None
 
 
 def test_loading_has_its_time() -> None:

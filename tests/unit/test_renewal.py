@@ -74,3 +74,15 @@ def test_a_batch_that_has_ended_meanwhile_ends_nothing(killed: list[int]) -> Non
     held.look()
 
     assert killed == []
+
+
+def test_one_lease_that_cannot_be_looked_after_ends_the_care_for_no_other(
+    renewed: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = make(0.4)
+    monkeypatch.setattr(broken, "look", lambda: 1 / 0)
+    with broken, make(0.4) as held:
+        held.until(time.monotonic() + 60)
+        time.sleep(0.5)
+
+    assert renewed
