@@ -165,7 +165,7 @@ def measure(options: Options) -> dict[str, Figures]:
 
 def _scaling(bench: Bench, workers: int, runs: int) -> Figures:
     bench.have_sleepers(workers)
-    bench.wait(bench.submit("sleeper", workers))  # warms up
+    bench.wait(bench.submit("sleeper", workers * BATCH))  # each takes its first message
     done = medians([bench.sleep(workers) for _ in range(runs)])
     say(f"{workers} workers: {done['tasks_per_s']:.1f} tasks/s, {done['ratio']:.3f} of ideal")
     return {"ideal": workers / SLEEP, **done}

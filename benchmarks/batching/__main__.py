@@ -26,8 +26,11 @@ from worker.weights import fetch
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from benchmarks.batching.direct import Took
+
 TARGET = 0.9
-SECONDS = 4.5  # of direct calls in one run: long enough that the first and the last message of a run weigh little
+SECONDS = 4.0  # of direct calls in one run: long enough that the first and the last message of a run weigh little
+UNDISTURBED = 0.95  # of a core for the direct calls: with less, somebody else computes on this machine
 LEAST_MESSAGES = 2  # of a run: with fewer the queue has nothing to overlap
 
 
@@ -63,8 +66,8 @@ def _measure(model: str, options: Options, folder: Path) -> Figures:
             queued.run(samples[:batch])  # warms up
             runs = []
             for number in range(options.runs):
-                run = _run(direct.seconds(file, batch), queued.run(samples), count)
-                say(f"{model}: run {number + 1} of {options.runs}, {run['ratio']:.3f} of direct")
+                run = _run(direct.call(file, batch), queued.run(samples), count)
+                say(f"{model}: run {number + 1} of {options.runs}, {run['ratio']:.3f} of direct{_doubt(run)}")
                 runs.append(run)
     return {
         **medians(runs),
@@ -78,8 +81,8 @@ def _sweep(direct: Direct, capability: str, sizes: Sequence[int], folder: Path, 
     """Items per second of direct calls by batch size, over the same inputs."""
     samples = make_samples(capability, folder, count=max(sizes), cache=cache)
     file = write_samples(samples, folder / "sweep.json")
-    direct.seconds(file, max(sizes))  # warms up
-    return {size: len(samples) / direct.seconds(file, size) for size in sizes}
+    direct.call(file, max(sizes))  # warms up
+    return {size: len(samples) / direct.call(file, size).seconds for size in sizes}
 
 
 def _count(wanted: float, batch: int) -> int:
@@ -87,17 +90,23 @@ def _count(wanted: float, batch: int) -> int:
     return batch * max(LEAST_MESSAGES, math.ceil(wanted / batch))
 
 
-def _run(direct_seconds: float, queue: Mapping[str, float], count: int) -> Figures:
-    """One run. `model_busy`: share of the queue's time in which the model ran; `model_slowdown`: how much longer it
-    ran than in direct calls; the ratio is one through the other."""
+def _run(direct: Took, queue: Mapping[str, float], count: int) -> Figures:
+    """One run. What the ratio is made of: `model_busy`, the share of the queue's time in which the model ran, and
+    `model_slowdown`, how much longer it ran there than in direct calls. `direct_cores` is 1 on a machine of our own."""
     return {
-        "direct_items_per_s": count / direct_seconds,
+        "direct_items_per_s": count / direct.seconds,
         "queue_items_per_s": count / queue["seconds"],
-        "ratio": direct_seconds / queue["seconds"],
+        "ratio": direct.seconds / queue["seconds"],
         "model_busy": queue["model_seconds"] / queue["seconds"],
-        "model_slowdown": queue["model_seconds"] / direct_seconds,
+        "model_slowdown": queue["model_seconds"] / direct.seconds,
         "messages": queue["messages"],
+        "direct_cores": direct.cpu_seconds / direct.seconds,
     }
+
+
+def _doubt(run: Figures) -> str:
+    disturbed = run["direct_cores"] < UNDISTURBED
+    return f"; disturbed: the direct calls had {run['direct_cores']:.2f} of a core" if disturbed else ""
 
 
 def draw(figures: Mapping[str, Figures], plot: Any) -> None:

@@ -1,6 +1,6 @@
 """The model called directly: a process of its own that loads one backend and answers how long calls of it took.
 
-The parent talks to it in lines of JSON: `{"samples": FILE, "size": N}` in, `{"seconds": S}` out.
+The parent talks to it in lines of JSON: `{"samples": FILE, "size": N}` in, `{"seconds": S, "cpu_seconds": S}` out.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
@@ -26,6 +27,14 @@ if TYPE_CHECKING:
     from worker.backends import Backend, Input
 
 
+@dataclass(frozen=True, kw_only=True)
+class Took:
+    """What some calls took. Where `cpu_seconds` is well below `seconds`, something else had the core meanwhile."""
+
+    seconds: float
+    cpu_seconds: float
+
+
 class Direct:
     """The parent's end. One thread computes, as in the worker that it is compared with."""
 
@@ -39,8 +48,8 @@ class Direct:
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
 
-    def seconds(self, samples: Path, size: int) -> float:
-        """How long it takes to answer the samples of a file in calls of `size`. Raises `BakeoffError`."""
+    def call(self, samples: Path, size: int) -> Took:
+        """What it takes to answer the samples of a file in calls of `size`. Raises `BakeoffError`."""
         if self._process.stdin is None or self._process.stdout is None:
             raise BakeoffError("The process that calls the model directly has no pipes.")
         try:
@@ -51,7 +60,7 @@ class Direct:
         answer = self._process.stdout.readline()
         if not answer:
             raise BakeoffError("The process that calls the model directly ended; see above.")
-        return float(json.loads(answer)["seconds"])
+        return Took(**json.loads(answer))
 
     def __enter__(self) -> Self:
         return self
@@ -63,17 +72,17 @@ class Direct:
         self._process.communicate()
 
 
-def _timed(backend: Backend, inputs: list[Input], size: int) -> float:
-    """Seconds of all calls. Raises `BakeoffError` for an input without an answer: it took no time."""
-    started = time.perf_counter()
+def _timed(backend: Backend, inputs: list[Input], size: int) -> Took:
+    """All calls, timed. Raises `BakeoffError` for an input without an answer: it took no time."""
+    started, cpu = time.perf_counter(), time.process_time()
     answers = [answer for at in range(0, len(inputs), size) for answer in backend.run(inputs[at : at + size])]
-    seconds = time.perf_counter() - started
+    took = Took(seconds=time.perf_counter() - started, cpu_seconds=time.process_time() - cpu)
     failures = [answer.message for answer in answers if isinstance(answer, Failure)]
     if failures or len(answers) != len(inputs):
         raise BakeoffError(
             f"{backend.model.name} answered {len(answers) - len(failures)} of {len(inputs)}: {failures[:1]}"
         )
-    return seconds
+    return took
 
 
 def _serve(questions: TextIO, answers: TextIO, arguments: list[str]) -> None:
@@ -86,7 +95,7 @@ def _serve(questions: TextIO, answers: TextIO, arguments: list[str]) -> None:
         question: dict[str, Any] = json.loads(line)
         capability = known.capabilities[entry.capability]
         inputs = [sample.as_input(capability) for sample in read_samples(Path(question["samples"]))]
-        print(json.dumps({"seconds": _timed(backend, inputs, question["size"])}), file=answers, flush=True)
+        print(json.dumps(asdict(_timed(backend, inputs, question["size"]))), file=answers, flush=True)
 
 
 if __name__ == "__main__":
