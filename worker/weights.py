@@ -341,7 +341,8 @@ def _seen(path: Path) -> tuple[int, int] | None:
 
 
 def _bytes_under(folder: Path) -> int:
-    return sum((_seen(file) or (0, 0))[0] for file in folder.rglob("*") if file.is_file())
+    """What pip has written so far. Its own folders come and go meanwhile, which `os.walk` passes over in silence."""
+    return sum((_seen(Path(place, name)) or (0, 0))[0] for place, _, names in os.walk(folder) for name in names)
 
 
 def _stamp(cache: Path, folder: Path, hashes: dict[str, str]) -> Stamp:

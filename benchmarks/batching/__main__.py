@@ -2,7 +2,7 @@
 
 Items per second through the queue (bulk submission, scheduler, one model worker, the verdict on an only candidate,
 until the last result is stored) against the same model called directly in one process, at its best batch size and with
-one thread. Loading is left out of both; both see the same inputs, in turns.
+one thread. Loading is left out of both; both see the same inputs, in turns: the ratio is the median of the turns' own.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.batching.direct import Direct
 from benchmarks.batching.inputs import make_samples
 from benchmarks.batching.queued import Queued
-from benchmarks.batching.registry import SIZES, entry, registry_text
+from benchmarks.batching.registry import TRIALS, entry, registry_text
 from benchmarks.batching.samples import write_samples
 from benchmarks.harness import Figures, Options, main, medians, say
 from db.settings import load_settings
@@ -29,14 +29,12 @@ if TYPE_CHECKING:
     from benchmarks.batching.direct import Took
 
 TARGET = 0.9
-SECONDS = 4.0  # of direct calls in one run: long enough that the first and the last message of a run weigh little
 UNDISTURBED = 0.95  # of a core for the direct calls: with less, somebody else computes on this machine
 LEAST_MESSAGES = 2  # of a run: with fewer the queue has nothing to overlap
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="direct calls of one run (%(default)g)")
-    parser.add_argument("--models", nargs="+", choices=SIZES, default=list(SIZES), help="what to measure (all)")
+    parser.add_argument("--models", nargs="+", choices=TRIALS, default=list(TRIALS), help="what to measure (all)")
 
 
 def measure(options: Options) -> dict[str, Figures]:
@@ -49,7 +47,7 @@ def measure(options: Options) -> dict[str, Figures]:
 
 
 def _measure(model: str, options: Options, folder: Path) -> Figures:
-    sizes = SIZES[model]
+    sizes, wanted = TRIALS[model].sizes, TRIALS[model].seconds
     cache = load_settings().cache
     any_entry = entry(model, max(sizes))
     fetch(any_entry, cache)
@@ -59,14 +57,17 @@ def _measure(model: str, options: Options, folder: Path) -> Figures:
     with Direct(file, model, cache) as direct:
         rates = _sweep(direct, any_entry.capability, sizes, folder, cache)
         batch = max(rates, key=lambda size: rates[size])
-        count = _count(rates[batch] * options.given.seconds, batch)
+        count = _count(rates[batch] * wanted, batch)
         samples = make_samples(any_entry.capability, folder, count=count, cache=cache)
-        file = write_samples(samples, folder / "samples.json")
+        half = count // batch // 2 * batch
+        first = write_samples(samples[:half], folder / "first.json")
+        second = write_samples(samples[half:], folder / "second.json")
         with Queued(folder, registry_text(model, batch), model, any_entry.capability, cache, wave=batch) as queued:
             queued.run(samples[:batch])  # warms up
             runs = []
             for number in range(options.runs):
-                run = _run(direct.call(file, batch), queued.run(samples), count)
+                # Half before and half after: a machine that gets slower or faster meanwhile does so for both.
+                run = _run(direct.call(first, batch), queued.run(samples), direct.call(second, batch), count)
                 say(f"{model}: run {number + 1} of {options.runs}, {run['ratio']:.3f} of direct{_doubt(run)}")
                 runs.append(run)
     return {
@@ -90,17 +91,18 @@ def _count(wanted: float, batch: int) -> int:
     return batch * max(LEAST_MESSAGES, math.ceil(wanted / batch))
 
 
-def _run(direct: Took, queue: Mapping[str, float], count: int) -> Figures:
+def _run(first: Took, queue: Mapping[str, float], second: Took, count: int) -> Figures:
     """One run. What the ratio is made of: `model_busy`, the share of the queue's time in which the model ran, and
     `model_slowdown`, how much longer it ran there than in direct calls. `direct_cores` is 1 on a machine of our own."""
+    direct = first.seconds + second.seconds
     return {
-        "direct_items_per_s": count / direct.seconds,
+        "direct_items_per_s": count / direct,
         "queue_items_per_s": count / queue["seconds"],
-        "ratio": direct.seconds / queue["seconds"],
+        "ratio": direct / queue["seconds"],
         "model_busy": queue["model_seconds"] / queue["seconds"],
-        "model_slowdown": queue["model_seconds"] / direct.seconds,
+        "model_slowdown": queue["model_seconds"] / direct,
         "messages": queue["messages"],
-        "direct_cores": direct.cpu_seconds / direct.seconds,
+        "direct_cores": (first.cpu_seconds + second.cpu_seconds) / direct,
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Self
 
+from benchmarks.batching.direct import ENVIRONMENT
 from benchmarks.cluster import Cluster
 from db.errors import BakeoffError
 from db.states import TaskState
@@ -31,7 +32,7 @@ class Queued:
 
     def __init__(self, folder: Path, registry: str, model: str, capability: str, cache: Path, *, wave: int) -> None:
         """`wave`: subtasks that leave together, where so many wait."""
-        settings = {"BAKEOFF_THREADS": "1", "BAKEOFF_CACHE": str(cache), "BAKEOFF_WAVE_SIZE": str(wave)}
+        settings = {"BAKEOFF_THREADS": "1", "BAKEOFF_CACHE": str(cache), "BAKEOFF_WAVE_SIZE": str(wave), **ENVIRONMENT}
         folder.chmod(0o755)  # Postgres runs as somebody else where we are root
         self._cluster = Cluster(folder, registry, settings)
         self._model = model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from db.registry import parse_registry
@@ -108,8 +109,20 @@ convert = "gguf"
 
 _MODELS = {"minilm-l6": _EMBEDDING, "whisper-tiny-en": _SPEECH, "smollm2-135m": _GENERATION}
 
-#: Batch sizes that the direct calls try, per model; the queue's messages then carry the best one.
-SIZES = {"minilm-l6": (1, 8, 32, 128), "whisper-tiny-en": (1, 4, 8), "smollm2-135m": (8, 16, 32)}
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """How a model is measured."""
+
+    sizes: tuple[int, ...]  # batches that the direct calls try; the queue's messages then carry the best one
+    seconds: float  # of direct calls in one run: the shorter a call, the more weigh a run's first and last moments
+
+
+TRIALS = {
+    "minilm-l6": Trial(sizes=(1, 32, 128), seconds=4.0),
+    "whisper-tiny-en": Trial(sizes=(1, 4, 8), seconds=3.0),
+    "smollm2-135m": Trial(sizes=(8, 16, 32), seconds=4.0),
+}
 
 
 def registry_text(model: str, max_batch: int) -> str:
