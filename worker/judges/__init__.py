@@ -73,6 +73,10 @@ class Judge(ABC):
 #: method in models.toml → "module:class"
 METHODS = {
     "choice": "worker.judges.choice:Choice",
+    "consensus": "worker.judges.consensus:Consensus",
+    "llm": "worker.judges.choice:Choice",
+    "llm_consensus": "worker.judges.listwise:LLMConsensus",
+    "llm_pairwise": "worker.judges.pairwise:Pairwise",
     "nll": "worker.judges.nll:NLL",
     "scripted": "worker.judges.scripted:ScriptedJudge",
 }

@@ -37,7 +37,14 @@ class Choice(Judge):
     def __init__(self, entry: JudgeEntry, language_model: LanguageModel | None) -> None:
         super().__init__(entry, language_model)
         self._model = needed_model(entry, language_model)
-        self._params = checked_prompt(entry, ChoiceParams)
+        self._params = self._checked(entry)
+
+    def _checked(self, entry: JudgeEntry) -> JudgeParams:
+        return checked_prompt(entry, ChoiceParams)
+
+    def _beside(self, order: Sequence[str]) -> dict[str, Any]:  # noqa: ARG002 - for judges that show more
+        """What the prompt shows beside the answers, which stand in this order."""
+        return {}
 
     def decide(self, question: Question) -> Decision:
         """Rank the answers. Raises what the language model raises, and `ValueError` for more than 26
@@ -54,7 +61,7 @@ class Choice(Judge):
             ranking=ranked(question, scores),
             scores=scores,
             reason=_reason(orders, texts, shares) if orders else unanimous(question, texts),
-            method="choice",
+            method=self.entry.method,
             model=self._model.identity,
             prompt_version=self._params.prompt,
             orders=tuple(_kept(order, texts) for order in orders),
@@ -81,6 +88,7 @@ class Choice(Judge):
             instruction=question.instruction,
             request=escape_tags(question.request.strip()[: self._params.max_request_characters]),
             answers=quoted,
+            **self._beside(order),
         )
 
 

@@ -1,0 +1,177 @@
+"""Ask a language model about two answers at a time, in both orders.
+
+A win needs both orders; where they disagree it is a tie. Up to four texts all meet all: the score is a text's share of
+its comparisons, ties counted half. More texts make one bubble pass from the last rank to the first, which moves the
+best one to the front for one comparison less than there are texts: the score is then the place, and only the first
+place was fought for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from worker.judges import Decision, Judge
+from worker.judges.prompting import JudgeParams, checked_prompt, escape_tags, needed_model, render
+from worker.judges.ranking import by_rank, distinct_texts, excerpt, unanimous
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from db.registry import JudgeEntry
+    from worker.backends import LanguageModel
+    from worker.judges import Question
+
+LETTERS = ("A", "B")
+EMPTY = -1.0  # the score of an empty answer, which the model never sees
+
+
+class PairwiseParams(JudgeParams):
+    """`params` of an `llm_pairwise` judge.
+
+    `ties`: what decides between texts with as many wins: the selectors' `rank`, or the `margin`, the mean log-odds over
+    both orders of all comparisons.
+    """
+
+    prompt: str = "pairwise-1"
+    ties: Literal["rank", "margin"] = "rank"
+    round_robin: int = Field(4, ge=2, le=16)  # texts that all meet all; more make a bubble pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Two texts: the log-odds for the first one where it stood first, and where it stood second."""
+
+    first: str
+    second: str
+    standing_first: float
+    standing_second: float
+    prompts: tuple[str, str]
+
+    @property
+    def outcome(self) -> float:
+        """1 where the first text wins in both orders, 0 where it loses in both, else a half."""
+        return (float(self.standing_first > 0) + float(self.standing_second > 0)) / 2
+
+    @property
+    def margin(self) -> float:
+        """Mean log-odds for the first text; what the model thinks of the places cancels out."""
+        return (self.standing_first + self.standing_second) / 2
+
+
+class Pairwise(Judge):
+    """Ranks by comparisons of two."""
+
+    def __init__(self, entry: JudgeEntry, language_model: LanguageModel | None) -> None:
+        super().__init__(entry, language_model)
+        self._model = needed_model(entry, language_model)
+        self._params = checked_prompt(entry, PairwiseParams)
+
+    def decide(self, question: Question) -> Decision:
+        """Rank the answers. Raises what the language model raises."""
+        texts = distinct_texts(question, self._params.max_answer_characters)
+        if len(texts) <= self._params.round_robin:
+            order, compared = self._all_meet_all(question, list(texts))
+            points = {text: _share(text, compared) for text in order}
+        else:
+            order, compared = self._bubble_pass(question, list(texts))
+            points = {text: 1 - place / len(order) for place, text in enumerate(order)}
+        scores = dict.fromkeys((answer.id for answer in question.answers), EMPTY)
+        scores |= {answer.id: points[text] for text, same in texts.items() for answer in same}
+        best_first = [answer.id for text in order for answer in texts[text]]
+        names = {text: [answer.model for answer in same] for text, same in texts.items()}
+        return Decision(
+            ranking=(*best_first, *(answer.id for answer in by_rank(question.answers) if answer.id not in best_first)),
+            scores=scores,
+            reason=self._reason(order[0], names[order[0]], compared) if compared else unanimous(question, texts),
+            method="llm_pairwise",
+            model=self._model.identity,
+            prompt_version=self._params.prompt,
+            orders=tuple(self._kept(comparison, names) for comparison in compared),
+            confidence=_share(order[0], compared) if order else None,
+        )
+
+    def _compare(self, question: Question, first: str, second: str) -> Comparison:
+        prompts = self._prompt(question, (first, second)), self._prompt(question, (second, first))
+        rows = self._model.option_logprobs(prompts, LETTERS)
+        return Comparison(
+            first=first,
+            second=second,
+            standing_first=rows[0][0] - rows[0][1],
+            standing_second=rows[1][1] - rows[1][0],
+            prompts=prompts,
+        )
+
+    def _prompt(self, question: Question, order: Sequence[str]) -> str:
+        return render(
+            self._params.prompt,
+            capability=question.capability,
+            instruction=question.instruction,
+            request=escape_tags(question.request.strip()[: self._params.max_request_characters]),
+            answers=[
+                {"letter": letter, "text": escape_tags(text)} for letter, text in zip(LETTERS, order, strict=True)
+            ],
+        )
+
+    def _all_meet_all(self, question: Question, texts: list[str]) -> tuple[list[str], list[Comparison]]:
+        """The texts, best first, and every comparison of two of them."""
+        compared = [self._compare(question, *pair) for pair in combinations(texts, 2)]
+        by_margin = self._params.ties == "margin"
+
+        def strength(text: str) -> tuple[float, float]:
+            return _share(text, compared), _margin(text, compared) if by_margin else 0.0
+
+        return sorted(texts, key=strength, reverse=True), compared  # a stable sort: equals keep their rank
+
+    def _bubble_pass(self, question: Question, texts: list[str]) -> tuple[list[str], list[Comparison]]:
+        """The texts after one pass from the last to the first, and its comparisons."""
+        compared: list[Comparison] = []
+        for place in range(len(texts) - 1, 0, -1):
+            ahead, behind = texts[place - 1], texts[place]
+            comparison = self._compare(question, ahead, behind)
+            compared.append(comparison)
+            tied = comparison.outcome == 0.5
+            if comparison.outcome == 0 or (tied and self._params.ties == "margin" and comparison.margin < 0):
+                texts[place - 1], texts[place] = behind, ahead
+        return texts, compared
+
+    def _reason(self, best: str, models: Sequence[str], compared: Sequence[Comparison]) -> str:
+        own = [_outcome(best, comparison) for comparison in compared if best in {comparison.first, comparison.second}]
+        return (
+            f"{excerpt(best)} ({', '.join(models)}) won {own.count(1.0)} of {len(own)} comparisons in both orders, "
+            f"{own.count(0.5)} tied; equals stand by {self._params.ties}."
+        )
+
+    def _kept(self, comparison: Comparison, names: dict[str, list[str]]) -> dict[str, Any]:
+        read = [
+            {
+                "models": names[comparison.first],
+                "outcome": comparison.outcome,
+                "log_odds": [comparison.standing_first, comparison.standing_second],
+            },
+            {"models": names[comparison.second], "outcome": 1 - comparison.outcome},
+        ]
+        return {
+            "prompt": comparison.prompts[0],
+            "swapped": comparison.prompts[1],
+            "ties": self._params.ties,
+            "read": read,
+        }
+
+
+def _outcome(text: str, comparison: Comparison) -> float:
+    return comparison.outcome if text == comparison.first else 1 - comparison.outcome
+
+
+def _share(text: str, compared: Sequence[Comparison]) -> float:
+    """The text's mean outcome; 1 where it met nobody."""
+    own = [_outcome(text, comparison) for comparison in compared if text in {comparison.first, comparison.second}]
+    return sum(own) / len(own) if own else 1.0
+
+
+def _margin(text: str, compared: Sequence[Comparison]) -> float:
+    signs = ((1 if text == one.first else -1, one) for one in compared if text in {one.first, one.second})
+    return sum(sign * one.margin for sign, one in signs)
