@@ -21,6 +21,8 @@ from db.errors import NotFound, Unreachable
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from db.registry import MediaKind
+
 Digest = str
 
 
@@ -45,6 +47,16 @@ class Artifact:
 def digest_of(data: bytes) -> Digest:
     """The name of these bytes: their sha256 in hex."""
     return hashlib.sha256(data).hexdigest()
+
+
+def kind_of(media_type: str) -> MediaKind | None:
+    """`image`, `audio` or `text`, or None for anything else."""
+    family = media_type.partition("/")[0]
+    if family == "image":
+        return "image"
+    if family == "audio":
+        return "audio"
+    return "text" if family == "text" else None
 
 
 class BlobStore:

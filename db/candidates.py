@@ -11,6 +11,7 @@ from sqlalchemy import Connection, text
 
 from db.cache import HIT
 from db.engine import CHANNEL
+from db.subtasks import READ
 from db.tasks import announce
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class Work:
     attachments: list[dict[str, Any]]
     options: dict[str, Any]
     input_key: bytes | None
+    results: dict[str, str] | None  # what the winners said whose output the inputs name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,7 +236,7 @@ def claim_message(
     token = uuid4()
     rows = connection.execute(
         text(
-            """
+            f"""
             WITH taken AS (
                 UPDATE candidate SET status = 'running', token = :token, attempt = attempt + :charge,
                        lease_until = now() + make_interval(secs => :seconds)
@@ -243,13 +245,13 @@ def claim_message(
                 RETURNING id, subtask_id, input_key
             )
             SELECT c.id, c.subtask_id, s.task_id, s.capability, t.request, s.inputs, t.attachments, s.options,
-                   c.input_key, false AS held
+                   c.input_key, {READ} AS results, false AS held
             FROM taken AS c JOIN subtask AS s ON s.id = c.subtask_id JOIN task AS t ON t.id = s.task_id
             UNION ALL
-            SELECT id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, true FROM candidate
+            SELECT id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, true FROM candidate
             WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'running' AND message_id = :message
               AND finished_at IS NULL AND lease_until > now()
-            """
+            """  # noqa: S608 - a constant
         ),
         {"token": token, "charge": int(charge), "seconds": seconds, "ids": list(ids), "message": message},
     ).all()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from sqlalchemy import Connection, text
@@ -11,7 +12,7 @@ from db.errors import InvalidRequest, NotFound
 from db.tasks import announce
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 
 def unfinished_business(connection: Connection, limit: int = 1000) -> list[UUID]:
@@ -30,59 +31,127 @@ def unfinished_business(connection: Connection, limit: int = 1000) -> list[UUID]
     return list(rows.scalars())
 
 
-def finish_tasks(connection: Connection, task_ids: Sequence[UUID]) -> int:
-    """Finish those of these tasks that run and whose subtasks are all terminal.
+#: What the subtasks of the tasks in `complete` came to.
+OUTCOME = """
+SELECT s.task_id, bool_and(s.status = 'done') AS done, bool_or(s.status = 'done') AS any_done,
+       bool_or(s.status = 'failed') AS failed, bool_or(s.needs_review) AS needs_review,
+       string_agg(c.output, E'\\n\\n' ORDER BY s.position) AS answer,
+       jsonb_object_agg(s.name, jsonb_build_object('capability', s.capability, 'model', c.model, 'candidate_id', c.id))
+           FILTER (WHERE c.id IS NOT NULL) AS winners,
+       min(v.confidence) AS confidence, bool_or(v.fallback) AS fallback,
+       jsonb_object_agg(s.name, s.error) FILTER (WHERE s.error IS NOT NULL) AS errors,
+       count(*) FILTER (WHERE s.status <> 'done') AS failures
+FROM complete JOIN subtask AS s ON s.task_id = complete.id
+LEFT JOIN verdict AS v ON v.subtask_id = s.id
+LEFT JOIN candidate AS c ON c.id = v.winner_id
+GROUP BY s.task_id
+"""
+FAILURES = """
+CASE WHEN NOT o.done THEN jsonb_build_object(
+    'code', CASE WHEN o.failed THEN 'subtasks_failed' ELSE 'deadline_passed' END,
+    'message', o.failures || ' subtask(s) did not succeed: ' || coalesce((
+        SELECT string_agg(e.key || ': ' || (e.value ->> 'message'), '; ') FROM jsonb_each(o.errors) AS e),
+        'no reason kept'),
+    'subtasks', coalesce(o.errors, '{}')) END
+"""
+#: A task's last columns, from the outcome `o`.
+ENDS = f"""
+winners = coalesce(o.winners, '{{}}'), artifacts = '[]', confidence = o.confidence, needs_review = o.needs_review,
+fallback = coalesce(o.fallback, false), error = {FAILURES}, finished_at = now(), finished_xid = pg_current_xact_id()
+"""
 
-    A task is done where every subtask is; its answer joins the winners' outputs in plan order. Otherwise it failed, or
-    expired where the deadline is all that went wrong; its error keeps every subtask's. One statement, so two callers
-    that race finish a task once.
+
+def finish_tasks(connection: Connection, task_ids: Sequence[UUID]) -> int:
+    """Move on those of these tasks that run and whose subtasks are all terminal. Returns how many.
+
+    Where the plan says so, the planner is asked for more steps, or an integrator writes the answer. Otherwise a task is
+    done where every subtask is, and its answer joins the winners' outputs in plan order; if not it failed, or expired
+    where the deadline is all that went wrong; its error keeps every subtask's. One statement, so two callers that race
+    finish a task once.
     """
-    finished = connection.execute(
+    moved = connection.execute(
         text(
-            """
+            f"""
             WITH complete AS (
                 SELECT t.id FROM task AS t
                 WHERE t.id = ANY(CAST(:ids AS uuid[])) AND t.status || '' = 'running'  -- rows-by-id-alone.md
                   AND (SELECT s.id FROM subtask AS s WHERE s.task_id = t.id AND s.finished_at IS NULL LIMIT 1) IS NULL
                 ORDER BY t.id FOR UPDATE SKIP LOCKED
-            ), outcome AS MATERIALIZED (
-                SELECT s.task_id,
-                       bool_and(s.status = 'done') AS done,
-                       bool_or(s.status = 'failed') AS failed,
-                       string_agg(c.output, E'\\n\\n' ORDER BY s.position) AS answer,
-                       jsonb_object_agg(s.name, jsonb_build_object(
-                           'capability', s.capability, 'model', c.model, 'candidate_id', c.id))
-                           FILTER (WHERE c.id IS NOT NULL) AS winners,
-                       min(v.confidence) AS confidence,
-                       bool_or(v.fallback) AS fallback,
-                       jsonb_object_agg(s.name, s.error) FILTER (WHERE s.error IS NOT NULL) AS errors,
-                       count(*) FILTER (WHERE s.status <> 'done') AS failures
-                FROM complete JOIN subtask AS s ON s.task_id = complete.id
-                LEFT JOIN verdict AS v ON v.subtask_id = s.id
-                LEFT JOIN candidate AS c ON c.id = v.winner_id
-                GROUP BY s.task_id
+            ), outcome AS MATERIALIZED ({OUTCOME}
+            ), fate AS MATERIALIZED (
+                SELECT o.*, CASE WHEN t.plan -> 'more' = 'true' AND (t.deadline > now()) IS NOT FALSE THEN 'planning'
+                                 WHEN t.plan ->> 'integrator' IS NOT NULL AND o.any_done THEN 'integrating'
+                                 WHEN o.done THEN 'done' WHEN o.failed THEN 'failed' ELSE 'expired' END AS next
+                FROM outcome AS o JOIN task AS t ON t.id = o.task_id
+            ), thinking AS (
+                UPDATE task SET status = o.next, attempt = 0, message_id = NULL, sent_at = NULL, not_before = NULL
+                FROM fate AS o WHERE task.id = o.task_id AND o.next IN ('planning', 'integrating')
+                RETURNING id
+            ), ended AS (
+                UPDATE task SET status = o.next, answer = CASE WHEN o.done THEN o.answer END, {ENDS}
+                FROM fate AS o WHERE task.id = o.task_id AND o.next NOT IN ('planning', 'integrating')
+                RETURNING id
             )
-            UPDATE task SET
-                status = CASE WHEN o.done THEN 'done' WHEN o.failed THEN 'failed' ELSE 'expired' END,
-                answer = CASE WHEN o.done THEN o.answer END,
-                winners = coalesce(o.winners, '{}'), artifacts = '[]', confidence = o.confidence,
-                fallback = coalesce(o.fallback, false),
-                error = CASE WHEN NOT o.done THEN jsonb_build_object(
-                    'code', CASE WHEN o.failed THEN 'subtasks_failed' ELSE 'deadline_passed' END,
-                    'message', o.failures || ' subtask(s) did not succeed: ' || coalesce((
-                        SELECT string_agg(e.key || ': ' || (e.value ->> 'message'), '; ')
-                        FROM jsonb_each(o.errors) AS e), 'no reason kept'),
-                    'subtasks', coalesce(o.errors, '{}')) END,
-                finished_at = now(), finished_xid = pg_current_xact_id()
-            FROM outcome AS o
-            WHERE task.id = o.task_id  -- locked above
-            """
+            SELECT (SELECT count(*) FROM thinking) AS thinking, (SELECT count(*) FROM ended) AS ended
+            """  # noqa: S608 - constants
         ),
         {"ids": list(task_ids)},
-    ).rowcount
-    if finished:
+    ).one()
+    if moved.ended:
         announce(connection, "result")
-    return finished
+    if moved.thinking:
+        announce(connection, "subtask")
+    count: int = moved.ended + moved.thinking
+    return count
+
+
+def store_answer(connection: Connection, task: UUID, token: UUID, answer: str, integration: Mapping[str, Any]) -> bool:
+    """Store the answer that an integrator wrote, under the token of its claim. Returns whether it was still ours.
+
+    The task is done; where subtasks did not succeed, its error says which, as the answer does.
+    """
+    stored = connection.execute(
+        text(
+            f"""
+            WITH complete AS (SELECT id FROM task WHERE id = :task AND token = :token FOR UPDATE
+            ), outcome AS MATERIALIZED ({OUTCOME})
+            UPDATE task SET status = 'done', answer = :answer, integration = CAST(:integration AS jsonb),
+                            token = NULL, lease_until = NULL, {ENDS}
+            FROM outcome AS o WHERE task.id = o.task_id
+            """  # noqa: S608 - constants
+        ),
+        {"task": task, "token": token, "answer": answer, "integration": json.dumps(dict(integration))},
+    ).rowcount
+    if stored:
+        announce(connection, "result")
+    return bool(stored)
+
+
+def finish_as_they_are(connection: Connection, reasons: Mapping[UUID, str]) -> None:
+    """End locked integrating tasks without an integrator: what succeeded is the answer, as it is, and it says why."""
+    if not reasons:
+        return
+    connection.execute(
+        text(
+            f"""
+            WITH given AS (
+                SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (id uuid, reason text)
+            ), complete AS (SELECT id FROM given
+            ), outcome AS MATERIALIZED ({OUTCOME})
+            UPDATE task SET status = CASE WHEN o.any_done THEN 'done' ELSE 'failed' END, answer = o.answer,
+                            token = NULL, lease_until = NULL,
+                            integration = jsonb_build_object(
+                                'method', 'none', 'fallback', true,
+                                'reason', 'Nobody wrote the answer: ' || given.reason
+                                          || coalesce(' (' || (task.error ->> 'message') || ')', '') || '.'),
+                            {ENDS}
+            FROM outcome AS o JOIN given ON given.id = o.task_id
+            WHERE task.id = o.task_id AND task.status || '' = 'integrating'
+            """  # noqa: S608 - constants
+        ),
+        {"rows": json.dumps([{"id": str(task), "reason": reason} for task, reason in reasons.items()])},
+    )
+    announce(connection, "result")
 
 
 def expire_pending(connection: Connection, limit: int = 1000) -> int:
@@ -125,7 +194,7 @@ def cancel_tasks(connection: Connection, tasks: Sequence[UUID]) -> list[UUID]:
         text(
             """
             WITH mine AS (
-                UPDATE task SET status = 'cancelled', cancel_requested_at = now(), finished_at = now(),
+                UPDATE task SET status = 'cancelled', cancel_requested_at = now(), finished_at = now(), planned = false,
                        finished_xid = pg_current_xact_id(), token = NULL, lease_until = NULL,
                        error = '{"code": "cancelled", "message": "Somebody cancelled it."}'
                 WHERE id = ANY(CAST(:ids AS uuid[])) AND finished_at IS NULL

@@ -18,17 +18,20 @@ if TYPE_CHECKING:
 
 
 class Leased(Enum):
-    """A table with lease columns, and the states in which its rows are held and given back."""
+    """A table with lease columns, the condition of rows that are held, and the state in which they are given back."""
 
-    CANDIDATE = ("candidate", "running", "chosen")
-    SUBTASK = ("subtask", "judging", "running")
+    CANDIDATE = (
+        "candidate",
+        "status = 'running' AND message_id IS NOT NULL AND finished_at IS NULL",  # as their partial index says it
+        "'chosen'",
+    )
+    SUBTASK = ("subtask", "status = 'judging'", "'running'")
+    TASK = ("task", "status IN ('planning', 'integrating') AND token IS NOT NULL", "status")
 
     def __init__(self, table: str, held: str, returns: str) -> None:
         self.table = table
         self.held = held
         self.returns = returns
-        #: what the partial index of held rows says
-        self.indexed = " AND message_id IS NOT NULL AND finished_at IS NULL" if table == "candidate" else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +47,7 @@ def renew(connection: Connection, leased: Leased, token: UUID, seconds: float) -
     return connection.execute(
         text(
             f"UPDATE {leased.table} SET lease_until = now() + make_interval(secs => :seconds) "  # noqa: S608 - our enum
-            f"WHERE token = :token AND status = '{leased.held}'{leased.indexed}"
+            f"WHERE token = :token AND {leased.held}"
         ),
         {"token": token, "seconds": seconds},
     ).rowcount
@@ -71,7 +74,7 @@ def end_message(connection: Connection, message: UUID) -> int:
         connection.execute(
             text(
                 f"UPDATE {leased.table} SET lease_until = now() "  # noqa: S608 - our enum
-                f"WHERE message_id = :message AND status = '{leased.held}'{leased.indexed}"
+                f"WHERE message_id = :message AND {leased.held}"
             ),
             {"message": message},
         ).rowcount
@@ -87,9 +90,9 @@ def return_message(connection: Connection, message: UUID) -> int:
     return sum(
         connection.execute(
             text(
-                f"UPDATE {leased.table} SET status = '{leased.returns}', token = NULL, lease_until = NULL, "  # noqa: S608
+                f"UPDATE {leased.table} SET status = {leased.returns}, token = NULL, lease_until = NULL, "  # noqa: S608
                 "message_id = NULL, sent_at = NULL, not_before = now(), attempt = greatest(attempt - 1, 0) "
-                f"WHERE message_id = :message AND status = '{leased.held}'{leased.indexed}"
+                f"WHERE message_id = :message AND {leased.held}"
             ),
             {"message": message},
         ).rowcount
@@ -106,10 +109,10 @@ def give_back(
     """
     return connection.execute(
         text(
-            f"UPDATE {leased.table} SET status = '{leased.returns}', token = NULL, lease_until = NULL, "  # noqa: S608
+            f"UPDATE {leased.table} SET status = {leased.returns}, token = NULL, lease_until = NULL, "  # noqa: S608
             "message_id = NULL, sent_at = NULL, not_before = now() + make_interval(secs => :delay), "
             "attempt = greatest(attempt - CASE WHEN id = ANY(CAST(:uncharge AS uuid[])) THEN 1 ELSE 0 END, 0) "
-            f"WHERE token = :token AND status = '{leased.held}'{leased.indexed}"
+            f"WHERE token = :token AND {leased.held}"
         ),
         {"token": token, "delay": delay, "uncharge": list(uncharge)},
     ).rowcount

@@ -12,10 +12,13 @@ from db.errors import NotFound
 
 STORY = """
 SELECT t.id, t.status, t.source, t.request, t.capability, t.attachments, t.answer, t.confidence, t.fallback, t.error,
-       t.created_at, t.finished_at, t.retry_of,
+       t.created_at, t.finished_at, t.retry_of, t.plan, t.integration, t.needs_review,
        coalesce((
            SELECT jsonb_agg(jsonb_build_object(
                'id', s.id, 'name', s.name, 'capability', s.capability, 'status', s.status, 'error', s.error,
+               'inputs', s.inputs, 'note', s.note, 'needs_review', s.needs_review,
+               'needs', coalesce((SELECT jsonb_agg(n.name ORDER BY n.position) FROM subtask_need AS e
+                                  JOIN subtask AS n ON n.id = e.needs_id WHERE e.subtask_id = s.id), '[]'),
                'candidates', coalesce((
                    SELECT jsonb_agg(jsonb_build_object(
                        'id', c.id, 'model', c.model, 'status', c.status, 'output', c.output, 'detail', c.detail,
@@ -228,7 +231,9 @@ def task_situation(connection: Connection, task: UUID) -> dict[str, Any]:
     row = connection.execute(
         text(
             """
-            SELECT t.id, t.status, t.error, t.winners,
+            SELECT t.id, t.status, t.error, t.winners, t.plan,
+                   extract(epoch FROM now() - t.sent_at)::float8 AS sent, t.token IS NOT NULL AS held,
+                   extract(epoch FROM t.not_before - now())::float8 AS due_in,
                    extract(epoch FROM t.run_at - now())::float8 AS starts_in,
                    extract(epoch FROM t.deadline - now())::float8 AS deadline_in,
                    coalesce((

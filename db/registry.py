@@ -11,11 +11,14 @@ import json
 import tomllib
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from db.errors import RegistryError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 Capability = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*(/[a-z0-9]+(-[a-z0-9]+)*)?$")]
@@ -175,6 +178,7 @@ class CapabilityEntry(_Strict):
     judge: Name
     files: Annotated[int, Field(ge=1, le=64)] = 1  # attachments that one subtask may have
     candidates: Annotated[int, Field(ge=1, le=16)] | None = None  # k; empty: BAKEOFF_CANDIDATES
+    selectors: tuple[str, ...] | None = None  # evaluation approaches that propose models; empty: BAKEOFF_SELECTORS
 
 
 class JudgeEntry(_Strict):
@@ -187,11 +191,48 @@ class JudgeEntry(_Strict):
     params: dict[str, Any] = {}
 
 
+class PlannerEntry(_Strict):
+    """A way to split a request: a method, the language model that it asks, the model that it embeds requests with."""
+
+    name: Name
+    method: Annotated[str, Field(pattern=r"^[a-z][a-z+_-]{0,62}$")]
+    model: Name | None = None
+    embedder: Name | None = None
+    timeout: Annotated[float, Field(gt=0, le=3600)] = 180.0
+    params: dict[str, Any] = {}
+
+    @property
+    def asks(self) -> tuple[str, ...]:
+        """Models that it needs in its process."""
+        return tuple(name for name in (self.model, self.embedder) if name is not None)
+
+
+class IntegratorEntry(_Strict):
+    """A way to write the answer from the chosen results, and the language model that writes it."""
+
+    name: Name
+    method: Name
+    model: Name | None = None
+    timeout: Annotated[float, Field(gt=0, le=3600)] = 180.0
+    params: dict[str, Any] = {}
+
+    @property
+    def asks(self) -> tuple[str, ...]:
+        """Models that it needs in its process."""
+        return () if self.model is None else (self.model,)
+
+
 class Profile(_Strict):
-    """A named choice of models for one kind of machine; `judge`, where given, judges every capability there."""
+    """A named choice of models for one kind of machine; `judge`, where given, judges every capability there.
+
+    `planner` and `integrator` are asked where a task names none; without them a request is one text-generation subtask,
+    and its results are joined as they are.
+    """
 
     models: list[Name]
     judge: Name | None = None
+    planner: Name | None = None
+    integrator: Name | None = None
     description: str = ""
 
 
@@ -201,26 +242,36 @@ class Registry(_Strict):
     models: dict[str, ModelEntry]
     capabilities: dict[str, CapabilityEntry]
     judges: dict[str, JudgeEntry]
+    planners: dict[str, PlannerEntry] = {}
+    integrators: dict[str, IntegratorEntry] = {}
     profiles: dict[str, Profile] = {}
+    planner: Name | None = None  # of the profile that this registry is restricted to
+    integrator: Name | None = None
 
     @model_validator(mode="after")
-    def _names_exist(self) -> Registry:  # noqa: C901 - one check per kind of name
-        for name, model in self.models.items():
-            if model.capability not in self.capabilities:
-                raise ValueError(f"models.{name}.capability = {model.capability!r} has no table [capabilities]")
-        for name, capability in self.capabilities.items():
-            if capability.judge not in self.judges:
-                raise ValueError(f"capabilities.{name}.judge = {capability.judge!r} has no table [judges]")
-        for name, judge in self.judges.items():
-            if judge.model is not None and judge.model not in self.models:
-                raise ValueError(f"judges.{name}.model = {judge.model!r} has no table [models]")
-        for name, profile in self.profiles.items():
-            for model_name in profile.models:
-                if model_name not in self.models:
-                    raise ValueError(f"profiles.{name}.models names {model_name!r}, which has no table [models]")
-            if profile.judge is not None and profile.judge not in self.judges:
-                raise ValueError(f"profiles.{name}.judge = {profile.judge!r} has no table [judges]")
+    def _names_exist(self) -> Registry:
+        for place, table, name in self._references():
+            if name not in getattr(self, table):
+                raise ValueError(f"{place} = {name!r} has no table [{table}]")
         return self
+
+    def _references(self) -> Iterator[tuple[str, str, str]]:
+        """(where it stands, table that it names, name) of every name of another entry."""
+        for name, model in self.models.items():
+            yield f"models.{name}.capability", "capabilities", model.capability
+        for name, capability in self.capabilities.items():
+            yield f"capabilities.{name}.judge", "judges", capability.judge
+        for name, judge in self.judges.items():
+            if judge.model is not None:
+                yield f"judges.{name}.model", "models", judge.model
+        for kind, entries in (("planners", self.planners), ("integrators", self.integrators)):
+            for name, entry in entries.items():
+                yield from ((f"{kind}.{name}: the model", "models", model) for model in entry.asks)
+        for name, profile in self.profiles.items():
+            yield from ((f"profiles.{name}.models", "models", model) for model in profile.models)
+            for key in ("judge", "planner", "integrator"):
+                if (wanted := getattr(profile, key)) is not None:
+                    yield f"profiles.{name}.{key}", f"{key}s", wanted
 
     @cached_property
     def queues(self) -> dict[str, str]:
@@ -265,10 +316,20 @@ class Registry(_Strict):
         }
         served = {self.models[name].capability for name in chosen.models}
         asked = {self.judges[capabilities[name].judge].model for name in served}
+        if chosen.planner is not None:
+            asked |= set(self.planners[chosen.planner].asks)
+        if chosen.integrator is not None:
+            asked |= set(self.integrators[chosen.integrator].asks)
         models = {name: entry for name, entry in self.models.items() if name in chosen.models or name in asked}
-        judges = {name: entry for name, entry in self.judges.items() if entry.model is None or entry.model in models}
         return Registry.model_construct(
-            models=models, capabilities=capabilities, judges=judges, profiles={profile: chosen}
+            models=models,
+            capabilities=capabilities,
+            judges={name: entry for name, entry in self.judges.items() if entry.model is None or entry.model in models},
+            planners={name: entry for name, entry in self.planners.items() if set(entry.asks) <= set(models)},
+            integrators={name: entry for name, entry in self.integrators.items() if set(entry.asks) <= set(models)},
+            profiles={profile: chosen},
+            planner=chosen.planner,
+            integrator=chosen.integrator,
         )
 
 
@@ -289,7 +350,7 @@ def parse_registry(tables: dict[str, Any], origin: str = "registry") -> Registry
     try:
         named = {
             section: {name: {"name": name, **entry} for name, entry in tables.get(section, {}).items()}
-            for section in ("models", "capabilities", "judges")
+            for section in ("models", "capabilities", "judges", "planners", "integrators")
         }
         return Registry.model_validate({**tables, **named})
     except ValidationError as error:
@@ -298,4 +359,6 @@ def parse_registry(tables: dict[str, Any], origin: str = "registry") -> Registry
         given = "" if isinstance(first.get("input"), dict) else f" (given: {first.get('input')!r})"
         raise RegistryError(f"{origin}: {place}: {first['msg']}{given}.") from None
     except (AttributeError, TypeError):
-        raise RegistryError(f"{origin}: every entry of models, capabilities and judges is a table.") from None
+        raise RegistryError(
+            f"{origin}: every entry of models, capabilities, judges, planners and integrators is a table."
+        ) from None

@@ -21,6 +21,7 @@ class Exhausted:
     capability: str
     options: dict[str, Any]
     candidates_wanted: int
+    max_candidates: int | None
     tried: list[str]
     age: float
 
@@ -31,7 +32,7 @@ def lock_exhausted(connection: Connection, limit: int, after: UUID) -> list[Exha
         text(
             """
             WITH locked AS (
-                SELECT s.id, s.capability, s.options, s.candidates_wanted FROM subtask AS s
+                SELECT s.id, s.capability, s.options, s.candidates_wanted, s.max_candidates FROM subtask AS s
                 WHERE s.status = 'running' AND s.id > :after
                   AND NOT EXISTS (SELECT FROM candidate AS c WHERE c.subtask_id = s.id
                                   AND (c.finished_at IS NULL OR c.status = 'done') OFFSET 0)
@@ -41,7 +42,7 @@ def lock_exhausted(connection: Connection, limit: int, after: UUID) -> list[Exha
             SELECT l.*, array_agg(c.model) AS tried,
                    extract(epoch FROM now() - max(c.finished_at))::double precision AS age
             FROM locked AS l JOIN candidate AS c ON c.subtask_id = l.id
-            GROUP BY l.id, l.capability, l.options, l.candidates_wanted ORDER BY l.id
+            GROUP BY l.id, l.capability, l.options, l.candidates_wanted, l.max_candidates ORDER BY l.id
             """
         ),
         {"limit": limit, "after": after},

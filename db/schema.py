@@ -138,7 +138,10 @@ class Task(Lease, Base):
     deadline: Mapped[datetime | None]
     # What becomes of it
     status: Mapped[str] = mapped_column(server_default=text("'pending'"))
-    plan: Mapped[dict[str, Any] | None]
+    plan: Mapped[dict[str, Any] | None]  # how its planner split it (`db.planning`)
+    planned: Mapped[bool] = mapped_column(server_default=text("false"))  # steps of the plan are to become subtasks
+    integration: Mapped[dict[str, Any] | None]  # who wrote the answer, from what, or why nobody did
+    needs_review: Mapped[bool | None]
     cancel_requested_at: Mapped[datetime | None]
     retry_of: Mapped[UUID | None] = mapped_column(ForeignKey("task.id", ondelete="SET NULL"))
     answer: Mapped[str | None]
@@ -166,7 +169,9 @@ class Task(Lease, Base):
         CheckConstraint("status <> 'failed' OR error IS NOT NULL", name="failed_error"),
         CheckConstraint("(token IS NULL) = (lease_until IS NULL)", name="lease_whole"),
         CheckConstraint("token IS NULL OR status IN ('planning', 'integrating')", name="lease_state"),
+        CheckConstraint("NOT planned OR (status = 'planning' AND plan IS NOT NULL AND token IS NULL)", name="planned"),
         CheckConstraint("attempt BETWEEN 0 AND 1000 AND max_attempts BETWEEN 1 AND 1000", name="attempts"),
+        Index("ix_task_thinking", "id", postgresql_where=text("status IN ('planning', 'integrating')")),
         Index(
             "ix_task_pending_fair",
             text("priority DESC"),
@@ -207,7 +212,8 @@ class Task(Lease, Base):
 class Subtask(Lease, Base):
     """One step of a task: one capability, its inputs, the subtasks it needs.
 
-    `inputs` is a list of references: `{"request": true}`, `{"attachment": 0}`, `{"text": "..."}`.
+    `inputs` is a list of references (`db.plan`): `{"request": true}`, `{"attachment": 0}`, `{"text": "..."}`,
+    `{"output": "transcribe"}`, which is what the winner of the subtask of that name said.
     """
 
     __tablename__ = "subtask"
@@ -224,7 +230,11 @@ class Subtask(Lease, Base):
     priority: Mapped[int] = mapped_column(SmallInteger)
     input_key: Mapped[bytes | None] = mapped_column(LargeBinary)  # sha256 of what its models read (`db.cache`)
     candidates_wanted: Mapped[int] = mapped_column(SmallInteger)
+    max_candidates: Mapped[int | None] = mapped_column(SmallInteger)  # its share of the task's `max_calls`
+    note: Mapped[str | None]  # why it gets fewer candidates than were asked for
     quorum: Mapped[int] = mapped_column(SmallInteger, server_default=text("1"))
+    grace: Mapped[float | None]  # seconds that it waits for more once the quorum is in
+    min_confidence: Mapped[float | None]  # a verdict below it is done, and flagged
     judge: Mapped[str]
     deadline: Mapped[datetime | None]
     status: Mapped[str]
@@ -242,6 +252,9 @@ class Subtask(Lease, Base):
         CheckConstraint("attempt BETWEEN 0 AND 1000 AND max_attempts BETWEEN 1 AND 1000", name="attempts"),
         CheckConstraint("candidates_wanted BETWEEN 1 AND 64", name="candidates_wanted"),
         CheckConstraint("quorum BETWEEN 1 AND 64", name="quorum"),
+        CheckConstraint("max_candidates BETWEEN 1 AND 64", name="max_candidates"),
+        CheckConstraint("grace >= 0", name="grace"),
+        CheckConstraint("min_confidence BETWEEN 0 AND 1", name="min_confidence"),
         CheckConstraint("jsonb_typeof(inputs) = 'array'", name="inputs_array"),
         UniqueConstraint("task_id", "position"),
         UniqueConstraint("task_id", "name"),
@@ -255,6 +268,7 @@ class Subtask(Lease, Base):
         ),
         Index("ix_subtask_unfinished", "task_id", postgresql_where=text("finished_at IS NULL")),
         Index("ix_subtask_running", "id", postgresql_where=text("status IN ('running', 'judging')")),
+        Index("ix_subtask_grace", "id", postgresql_where=text("status = 'running' AND grace IS NOT NULL")),
         Index("ix_subtask_blocked", "id", postgresql_where=text("status = 'blocked'")),
         Index(
             "ix_subtask_deadline",

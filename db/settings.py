@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from platformdirs import user_cache_dir
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from db.errors import SettingsError, Unreachable
 from db.instance import Instance, read_instance, running
@@ -80,6 +80,10 @@ class Settings(BaseSettings):
 
     # Choosing and sending
     candidates: Annotated[int, Field(ge=1, le=16)] = Field(3, description="Models per subtask (k).")
+    selectors: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("downloads", "likes", "trending"),
+        description="Who proposes models where neither task nor capability says: the registry's figures, by default.",
+    )
     max_candidates: Annotated[int, Field(ge=1, le=64)] = Field(8, description="Most models one subtask may try.")
     wave_size: Annotated[int, Field(ge=1, le=1024)] = Field(
         32, description="Subtasks that leave together at most; a wave never waits to be filled."
@@ -96,6 +100,9 @@ class Settings(BaseSettings):
     poll_seconds: Seconds = Field(1.0, description="Longest wait of a scheduler between two looks, NOTIFY or not.")
     bind_wait: Seconds = Field(
         120.0, description="A candidate whose model cannot be had this long is bound to another model, or given up."
+    )
+    thinking_window: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        8, description="Messages on the planners' queue and on the integrators', per live worker of it."
     )
     judge_window: Annotated[int, Field(ge=1, le=10_000)] = Field(
         64,
@@ -157,6 +164,12 @@ class Settings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["auto", "text", "json"] = Field("auto", description="`auto`: text on a terminal, else JSON.")
+
+    @field_validator("selectors", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        """`downloads,likes` in the environment."""
+        return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
 
     @field_validator("redis_url")
     @classmethod

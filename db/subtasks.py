@@ -14,6 +14,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+#: What the winners said whose output subtask `s` reads, by the name of their subtask; null where it reads none.
+READ = """
+CASE WHEN s.inputs @? '$[*].output' THEN (
+    SELECT jsonb_object_agg(n.name, w.output) FROM subtask_need AS e JOIN subtask AS n ON n.id = e.needs_id
+    JOIN verdict AS v ON v.subtask_id = n.id JOIN candidate AS w ON w.id = v.winner_id
+    WHERE e.subtask_id = s.id) END
+"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReadySubtask:
     """A subtask whose inputs are there."""
@@ -23,6 +32,7 @@ class ReadySubtask:
     capability: str
     options: dict[str, Any]
     candidates_wanted: int
+    quorum: int
     judge: str
     input_key: bytes | None
     group: str  # capability, and the models that the caller named: what can be stuck together
@@ -78,7 +88,8 @@ def lock_ready(
                 ORDER BY s.priority DESC, turn, r.created_at
                 LIMIT :limit
             )
-            SELECT s.id, s.task_id, s.capability, s.options, s.candidates_wanted, s.judge, s.input_key,
+            SELECT s.id, s.task_id, s.capability, s.options, s.candidates_wanted, s.quorum, s.judge,
+                   s.input_key,
                    s.capability || coalesce(s.options ->> 'models', '') AS "group"
             FROM subtask AS s JOIN ranked ON ranked.id = s.id
             WHERE s.status || '' = 'ready'  -- by id: docs/decisions/rows-by-id-alone.md
@@ -89,6 +100,18 @@ def lock_ready(
         {"limit": limit, "capabilities": list(capabilities), "skip": list(skip)},
     )
     return [ReadySubtask(**row._mapping) for row in rows]  # noqa: SLF001 - the documented name
+
+
+def requests_of(connection: Connection, subtasks: Sequence[UUID]) -> dict[UUID, str]:
+    """The request of each of these subtasks' tasks."""
+    rows = connection.execute(
+        text(
+            "SELECT s.id, t.request FROM subtask AS s JOIN task AS t ON t.id = s.task_id "
+            "WHERE s.id = ANY(CAST(:ids AS uuid[]))"
+        ),
+        {"ids": list(subtasks)},
+    )
+    return {row.id: row.request for row in rows}
 
 
 def ready_capabilities(connection: Connection) -> list[str]:
@@ -108,6 +131,30 @@ def ready_capabilities(connection: Connection) -> list[str]:
         )
     )
     return list(rows.scalars())
+
+
+def stop_waiting(connection: Connection) -> int:
+    """Subtasks with a `grace` that have had their quorum for that long: what is not in by then is cancelled.
+
+    They are complete then, and due for a judge. Returns how many candidates were cancelled.
+    """
+    return connection.execute(
+        text(
+            """
+            WITH patient AS (
+                SELECT s.id FROM subtask AS s
+                WHERE s.status = 'running' AND s.grace IS NOT NULL AND (
+                    SELECT c.finished_at FROM candidate AS c WHERE c.subtask_id = s.id AND c.status = 'done'
+                    ORDER BY c.finished_at OFFSET s.quorum - 1 LIMIT 1) <= now() - make_interval(secs => s.grace)
+                ORDER BY s.id FOR UPDATE SKIP LOCKED
+            )
+            UPDATE candidate SET status = 'cancelled', finished_at = now(), token = NULL, lease_until = NULL,
+                   in_chord = false, error = '{"kind": "model", "code": "late", "message":
+                       "The quorum was in, and the grace for others was over."}'
+            WHERE subtask_id IN (SELECT id FROM patient) AND finished_at IS NULL
+            """
+        )
+    ).rowcount
 
 
 def unblock(connection: Connection) -> int:

@@ -65,6 +65,10 @@ class SubtaskRow:
     deadline: datetime | None
     input_key: bytes | None = None  # see `db.cache`
     needs: tuple[str, ...] = ()  # names of subtasks of the same task
+    max_candidates: int | None = None  # its share of the task's `max_calls`
+    note: str | None = None
+    grace: float | None = None
+    min_confidence: float | None = None
 
 
 class IdempotencyConflict(InvalidRequest):
@@ -243,10 +247,10 @@ def read_pending(connection: Connection, tasks: Sequence[UUID]) -> list[PendingT
 
 
 def start_tasks(connection: Connection, subtasks: Sequence[SubtaskRow], max_subtasks: int = 256) -> None:
-    """Store the subtasks of locked pending tasks and set the tasks running. One statement.
+    """Store the subtasks of locked tasks that are pending, or whose plan is stored, and set the tasks running.
 
-    A subtask that needs others is blocked until they are done, the rest is ready. Raises `InvalidRequest` where a task
-    has over `max_subtasks`, or a subtask needs one that its task does not have.
+    A subtask that needs others is blocked until they are done, the rest is ready. They may need subtasks of the same
+    task that were stored before. One statement. Raises `InvalidRequest` where a task has over `max_subtasks`.
     """
     if not subtasks:
         return
@@ -258,25 +262,30 @@ def start_tasks(connection: Connection, subtasks: Sequence[SubtaskRow], max_subt
                 SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (
                     task_id uuid, position smallint, name text, capability text, inputs jsonb, options jsonb,
                     source text, priority smallint, candidates_wanted smallint, quorum smallint, judge text,
-                    deadline timestamptz, input_key text, needs jsonb)
+                    deadline timestamptz, input_key text, needs jsonb, max_candidates smallint, note text,
+                    grace double precision, min_confidence double precision)
             ), planned AS (
                 INSERT INTO subtask (task_id, position, name, capability, inputs, options, source, priority,
-                                     candidates_wanted, quorum, judge, deadline, input_key, status)
+                                     candidates_wanted, quorum, judge, deadline, input_key, status, max_candidates,
+                                     note, grace, min_confidence)
                 SELECT task_id, position, name, capability, inputs, options, source, priority,
                        candidates_wanted, quorum, judge, deadline, decode(input_key, 'hex'),
-                       CASE WHEN needs = '[]' THEN 'ready' ELSE 'blocked' END
+                       CASE WHEN needs = '[]' THEN 'ready' ELSE 'blocked' END, max_candidates, note, grace,
+                       min_confidence
                 FROM given
                 RETURNING id, task_id, name
             ), edges AS (
                 INSERT INTO subtask_need (subtask_id, needs_id)
-                SELECT p.id, needed.id
+                SELECT p.id, coalesce(needed.id, before.id)
                 FROM given AS g
                 JOIN planned AS p ON p.task_id = g.task_id AND p.name = g.name
                 CROSS JOIN LATERAL jsonb_array_elements_text(g.needs) AS e (name)
-                JOIN planned AS needed ON needed.task_id = g.task_id AND needed.name = e.name
+                LEFT JOIN planned AS needed ON needed.task_id = g.task_id AND needed.name = e.name
+                LEFT JOIN subtask AS before ON before.task_id = g.task_id AND before.name = e.name
             )
-            UPDATE task SET status = 'running'
-            WHERE id = ANY(ARRAY(SELECT task_id FROM planned)) AND status || '' = 'pending'
+            UPDATE task SET status = 'running', planned = false
+            WHERE id = ANY(ARRAY(SELECT task_id FROM planned))
+              AND (status || '' = 'pending' OR (status || '' = 'planning' AND planned))
             """
         ),
         {"rows": json.dumps([_subtask_json(row) for row in subtasks], allow_nan=False)},
@@ -302,10 +311,6 @@ def _check_plans(subtasks: Sequence[SubtaskRow], max_subtasks: int) -> None:
             raise InvalidRequest(
                 f"The plan of task {task} has {len(known)} subtasks; BAKEOFF_MAX_SUBTASKS allows {max_subtasks}."
             )
-    for row in subtasks:
-        for name in row.needs:
-            if name not in names[row.task_id] or name == row.name:
-                raise InvalidRequest(f"Subtask {row.name!r} needs {name!r}, which is no other subtask of its task.")
 
 
 def _iso(moment: datetime | None) -> str | None:
@@ -313,16 +318,16 @@ def _iso(moment: datetime | None) -> str | None:
 
 
 def reject_tasks(connection: Connection, reasons: dict[UUID, dict[str, str]]) -> None:
-    """End locked pending tasks that can never run; each keeps its reason (`{"code", "message"}`). One statement."""
+    """End locked tasks, pending or planned, that can never run; each keeps its reason (`{"code", "message"}`)."""
     if not reasons:
         return
     connection.execute(
         text(
             """
-            UPDATE task SET status = 'failed', error = r.error, finished_at = now(),
+            UPDATE task SET status = 'failed', error = r.error, planned = false, finished_at = now(),
                             finished_xid = pg_current_xact_id()
             FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (id uuid, error jsonb)
-            WHERE task.id = r.id AND task.status || '' = 'pending'
+            WHERE task.id = r.id AND (task.status || '' = 'pending' OR task.planned)
             """
         ),
         {"rows": json.dumps([{"id": str(task), "error": error} for task, error in reasons.items()])},

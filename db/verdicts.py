@@ -11,6 +11,7 @@ from sqlalchemy import Connection, text
 
 from db.endings import finish_tasks
 from db.lease import Claim
+from db.subtasks import READ
 from db.tasks import announce
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class ToJudge:
     max_attempts: int
     failed: int
     candidates: list[Attempted]
+    inputs: list[dict[str, Any]]
+    results: dict[str, str] | None  # what the winners said whose output the inputs name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +99,9 @@ def load_to_judge(connection: Connection, claim: Claim) -> list[ToJudge]:
     """The subtasks of a claim, with what the judge reads. One statement."""
     rows = connection.execute(
         text(
-            """
-            SELECT s.id, s.task_id, s.capability, s.judge, t.request, s.attempt, s.max_attempts,
+            f"""
+            SELECT s.id, s.task_id, s.capability, s.judge, t.request, s.attempt, s.max_attempts, s.inputs,
+                   {READ} AS results,
                    count(*) FILTER (WHERE c.status <> 'done') AS failed,
                    jsonb_agg(jsonb_build_object('id', c.id, 'model', c.model, 'output', c.output, 'rank', c.rank)
                              ORDER BY c.rank) FILTER (WHERE c.status = 'done') AS candidates
@@ -106,7 +110,7 @@ def load_to_judge(connection: Connection, claim: Claim) -> list[ToJudge]:
             JOIN candidate AS c ON c.subtask_id = s.id
             WHERE s.id = ANY(CAST(:ids AS uuid[])) AND s.token = :token
             GROUP BY s.id, t.id ORDER BY s.attempt, s.id  -- one that cost its judge the life goes last
-            """
+            """  # noqa: S608 - a constant
         ),
         {"ids": claim.ids, "token": claim.token},
     )
@@ -137,7 +141,7 @@ def store_verdicts(connection: Connection, token: UUID, verdicts: Sequence[Verdi
                     seconds double precision)
             ), mine AS (
                 UPDATE subtask AS s SET status = 'done', finished_at = now(), token = NULL, lease_until = NULL,
-                       error = NULL
+                       error = NULL, needs_review = (coalesce(given.confidence, 0) < s.min_confidence) IS TRUE
                 FROM given WHERE s.id = given.subtask_id AND s.token = :token AND s.status = 'judging'
                 RETURNING s.id, s.task_id
             ), stored AS (

@@ -22,16 +22,17 @@ from db.settings import Settings
 from db.states import ModelState
 from db.subtasks import ReadySubtask, lock_ready, ready_capabilities
 from db.workers import live_queues, live_workers, model_states
+from scheduler.choosing import Chooser
 from scheduler.limits import largest_message
 from scheduler.publishing import Publisher
-from scheduler.selectors import SELECTORS
+from scheduler.selectors import Chosen
 from worker.role import JUDGE_QUEUE
 
 log = get_logger(__name__)
 
 LOOK = 256  # ready subtasks locked in one look, at most
 LEAST_LOOK = 32
-SELECTOR = "priority"
+PROBED = {"selector": "probe", "rank": 0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,12 @@ class Wave:
     """Subtasks that share models and judge, and leave as one chord."""
 
     models: tuple[ModelEntry, ...]
-    subtasks: tuple[ReadySubtask, ...]
+    subtasks: tuple[tuple[ReadySubtask, tuple[Chosen, ...]], ...]  # each with its models in its own order
+
+    @property
+    def ids(self) -> list[UUID]:
+        """Of its subtasks."""
+        return [subtask.id for subtask, _ in self.subtasks]
 
 
 @dataclass(kw_only=True)
@@ -94,10 +100,13 @@ def able_models(registry: Registry, capability: str, options: Mapping[str, Any])
 class Dispatcher:
     """Sends waves. Every scheduler has one; they share rows through locks, not through a leader."""
 
-    def __init__(self, settings: Settings, engine: Engine, publisher: Publisher) -> None:
+    def __init__(
+        self, settings: Settings, engine: Engine, publisher: Publisher, chooser: Chooser | None = None
+    ) -> None:
         self._settings = settings
         self._engine = engine
         self._publisher = publisher
+        self._chooser = chooser or Chooser(settings)
         self._started = time.monotonic()
         self._looked_deeper = float("-inf")
         self.answered = 0  # subtasks that the result cache answered whole: they wait for a judge and for nothing else
@@ -114,6 +123,8 @@ class Dispatcher:
             return 0
         names = [m.name for m in self._settings.registry.models.values() if m.capability in capabilities]
         lengths = self._queue_lengths(names)
+        self._chooser.refresh(capabilities)
+        self._chooser.begin()
         with transaction(self._engine) as connection:
             room = self._room(connection, names, lengths)
             waves = list(self._waves(connection, room, capabilities))
@@ -190,11 +201,13 @@ class Dispatcher:
         stuck: list[str] = []  # groups that had their turn
         while wanted := room.open_to(capabilities):
             ready = lock_ready(connection, self._limit(room, wanted), wanted, stuck)
-            groups: dict[tuple[tuple[str, ...], str], list[ReadySubtask]] = defaultdict(list)
+            texts = self._chooser.texts_of(connection, ready)
+            groups: dict[tuple[tuple[str, ...], str], list[tuple[ReadySubtask, tuple[Chosen, ...]]]] = defaultdict(list)
             for subtask in ready:
-                models = self._select(subtask, room)
-                if models:
-                    groups[tuple(model.name for model in models), subtask.judge].append(subtask)
+                chosen = self._select(subtask, room, texts.get(subtask.id, ""))
+                if chosen:
+                    names = tuple(sorted(one.model.name for one in chosen))
+                    groups[names, subtask.judge].append((subtask, tuple(chosen)))
             for (names, _), subtasks in groups.items():
                 yield from self._waves_of([self._settings.registry.models[name] for name in names], subtasks, room)
             if not ready or not (stuck or self._may_look_deeper()):
@@ -217,7 +230,9 @@ class Dispatcher:
         self._looked_deeper = now
         return True
 
-    def _waves_of(self, models: list[ModelEntry], subtasks: list[ReadySubtask], room: Room) -> Iterator[Wave]:
+    def _waves_of(
+        self, models: list[ModelEntry], subtasks: list[tuple[ReadySubtask, tuple[Chosen, ...]]], room: Room
+    ) -> Iterator[Wave]:
         size = min(self._settings.wave_size, self._largest(models, room))
         for start in range(0, len(subtasks), size):
             if not room.take(models, judge=True):
@@ -235,37 +250,47 @@ class Dispatcher:
             for model in models
         )
 
-    def _select(self, subtask: ReadySubtask, room: Room) -> list[ModelEntry]:
-        """The first k live models of the subtask's capability; none while the scheduler still waits for some.
+    def _select(self, subtask: ReadySubtask, room: Room, text: str) -> list[Chosen]:
+        """Up to k live models of the subtask's capability; none while the scheduler still waits for some.
 
         Where a suspended model is due for a probe, the next subtask that it can serve takes it along, as one more: a
         healthy model is not kept waiting by it.
         """
         able = able_models(self._settings.registry, subtask.capability, subtask.options)
-        live = SELECTORS[SELECTOR]([model for model in able if model.name in room.models])
+        live = [model for model in able if model.name in room.models]
         wanted = min(subtask.candidates_wanted, self._settings.max_candidates)
+        settling = time.monotonic() - self._started < self._settings.settle_seconds
         probe = next((model for model in able if model.name in room.probes), None)
         if probe is not None:
             del room.probes[probe.name]
-            return [*live[: min(wanted, self._settings.max_candidates - 1)], probe]
-        settling = time.monotonic() - self._started < self._settings.settle_seconds
-        if settling and len(live) < min(wanted, len(able)):
+            wanted = min(wanted, self._settings.max_candidates - 1)
+        elif settling and len(live) < min(wanted, len(able)):
             return []
-        return live[:wanted]
+        chosen = self._chooser.choose(
+            subtask.capability,
+            subtask.options,
+            wanted,
+            live,
+            text=text,
+            least=subtask.quorum,
+            seed=subtask.id.int,
+        )
+        return chosen if probe is None else [*chosen, Chosen(model=probe, proposed_by=[PROBED])]
 
     def _choices(self, waves: Sequence[Wave], room: Room) -> Iterator[Choice]:
         for wave in waves:
-            for rank, model in enumerate(wave.models):
-                message = uuid4()
-                probes = model.name not in room.models and len(wave.models) > 1  # it may fail once; others answer
-                for subtask in wave.subtasks:
+            messages = {model.name: uuid4() for model in wave.models}
+            for subtask, chosen in wave.subtasks:
+                for rank, one in enumerate(chosen):
+                    model = one.model
+                    probes = model.name not in room.models and len(chosen) > 1  # it may fail once; others answer
                     yield Choice(
                         subtask_id=subtask.id,
                         model=model.name,
                         rank=rank,
-                        proposed_by=[{"selector": SELECTOR, "rank": rank}],
+                        proposed_by=one.proposed_by,
                         max_attempts=1 if probes else model.max_attempts,
-                        message_id=message,
+                        message_id=messages[model.name],
                         # A stored output says nothing about a suspended model: its probe runs.
                         input_key=subtask.input_key if model.caches and model.name in room.models else None,
                         revision=model.exact_revision,
@@ -277,14 +302,14 @@ class Dispatcher:
         for message in sent.messages:
             of_subtask[message.subtask_ids[0]].append(message)
         for number, wave in enumerate(waves):
-            ids = [subtask.id for subtask in wave.subtasks if subtask.id not in sent.answered]
+            ids = [subtask for subtask in wave.ids if subtask not in sent.answered]
             ours = [message for subtask in ids for message in of_subtask[subtask]]
             if not ours:
                 continue
             try:
                 self._publisher.send_wave(ours, ids, self._settings.registry.models)
             except Unreachable:
-                rest = [s.id for later in waves[number:] for s in later.subtasks]
+                rest = [subtask for later in waves[number:] for subtask in later.ids]
                 self._take_back([message for subtask in rest for message in of_subtask[subtask]])
                 raise
             log.info(

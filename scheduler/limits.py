@@ -12,23 +12,19 @@ SOFT_BEFORE_HARD = 10.0  # seconds a batch has to end after its soft limit
 
 
 def check_limits(settings: Settings, registry: Registry | None = None) -> None:
-    """Raise `SettingsError` where one batch of a model, or one question to a judge, does not fit into a message."""
+    """Raise `SettingsError` where a batch of a model, or a question to a judge or planner, does not fit into a message."""
     registry = registry or settings.registry
-    for name in sorted(registry.judges_in_use()):
-        needed = settings.start_allowance + registry.judges[name].timeout + SOFT_BEFORE_HARD
+    timeouts = {f"judges.{name}": registry.judges[name].timeout for name in sorted(registry.judges_in_use())}
+    timeouts |= {f"planners.{name}": entry.timeout for name, entry in registry.planners.items()}
+    timeouts |= {f"integrators.{name}": entry.timeout for name, entry in registry.integrators.items()}
+    timeouts |= {f"models.{name}": entry.timeout for name, entry in registry.models.items()}
+    for place, timeout in timeouts.items():
+        needed = settings.start_allowance + timeout + SOFT_BEFORE_HARD
         if needed > settings.message_limit:
             raise SettingsError(
-                f"judges.{name}.timeout = {registry.judges[name].timeout:g} s plus BAKEOFF_START_ALLOWANCE "
-                f"({settings.start_allowance:g} s) and {SOFT_BEFORE_HARD:g} s make {needed:g} s, over "
-                f"BAKEOFF_MESSAGE_LIMIT ({settings.message_limit:g} s); lower one or raise the limit."
-            )
-    for model in registry.models.values():
-        needed = settings.start_allowance + model.timeout + SOFT_BEFORE_HARD
-        if needed > settings.message_limit:
-            raise SettingsError(
-                f"models.{model.name}.timeout = {model.timeout:g} s plus BAKEOFF_START_ALLOWANCE "
-                f"({settings.start_allowance:g} s) and {SOFT_BEFORE_HARD:g} s make {needed:g} s, over "
-                f"BAKEOFF_MESSAGE_LIMIT ({settings.message_limit:g} s); lower one or raise the limit."
+                f"{place}.timeout = {timeout:g} s plus BAKEOFF_START_ALLOWANCE ({settings.start_allowance:g} s) and "
+                f"{SOFT_BEFORE_HARD:g} s make {needed:g} s, over BAKEOFF_MESSAGE_LIMIT ({settings.message_limit:g} s); "
+                "lower one or raise the limit."
             )
 
 

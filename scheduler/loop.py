@@ -18,11 +18,15 @@ from db.errors import BakeoffError
 from db.logs import get_logger
 from db.settings import Settings
 from db.states import WorkerState
+from db.thinking import waiting_to_think
 from db.workers import beat, remove_worker, set_worker_state, sync_registry
+from scheduler.choosing import Chooser
 from scheduler.dispatch import LOOK, Dispatcher, agenda
 from scheduler.planning import plan_pending
 from scheduler.publishing import Publisher
 from scheduler.reconcile import Reconciler
+from scheduler.selectors import Histories
+from scheduler.thinking import Thinking
 from worker.app import app
 
 log = get_logger(__name__)
@@ -38,7 +42,8 @@ class Scheduler:
         self._settings = settings
         self._engine = make_engine(settings.dsn, application="scheduler", pool_size=2)
         publisher = Publisher(settings, app)
-        self._dispatcher = Dispatcher(settings, self._engine, publisher)
+        self._dispatcher = Dispatcher(settings, self._engine, publisher, Chooser(settings, Histories(self._engine)))
+        self._thinking = Thinking(settings, self._engine, publisher)
         self._new_first = False
         self._reconciler = Reconciler(settings, self._engine, publisher)
         self._stop = threading.Event()
@@ -81,10 +86,12 @@ class Scheduler:
         with transaction(self._engine) as connection:
             planned = plan_pending(connection, self._settings, PLANNED_AT_ONCE)
             todo = agenda(connection, self._settings.registry)
+            waiting = waiting_to_think(connection, self._settings.lost_after)
+        begun = self._thinking.send(waiting) if waiting else 0
         # What was begun (retries, back-fill) and what is new take turns at being first, so that neither starves.
         self._new_first = not self._new_first
         new = self._dispatcher.dispatch(todo) if self._new_first else 0
-        begun = self._dispatcher.send_waiting(todo)
+        begun += self._dispatcher.send_waiting(todo)
         new += 0 if self._new_first else self._dispatcher.dispatch(todo)
         if self._dispatcher.answered:
             self._dispatcher.answered = 0

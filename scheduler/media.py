@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import puremagic
 
-from db.registry import MediaKind
-
 _TEXT_PROBE = 4096  # bytes looked at before a file counts as text
 
 
@@ -48,13 +46,3 @@ def _is_text(head: bytes) -> bool:
     except UnicodeDecodeError as error:
         return error.start > len(head) - 4  # a character cut at the end
     return True
-
-
-def kind_of(media_type: str) -> MediaKind | None:
-    """`image`, `audio` or `text`, or None for anything else."""
-    family = media_type.partition("/")[0]
-    if family == "image":
-        return "image"
-    if family == "audio":
-        return "audio"
-    return "text" if family == "text" else None

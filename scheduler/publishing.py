@@ -20,11 +20,18 @@ from db.candidates import Message
 from db.errors import Unreachable
 from db.registry import ModelEntry
 from db.settings import Settings
+from db.states import TaskState
+from db.thinking import ThinkingMessage
 from db.verdicts import JudgeMessage
 from scheduler.limits import SOFT_BEFORE_HARD, hard_limit
 from scheduler.queues import broker_client, queue_lengths
-from worker.role import JUDGE_QUEUE
+from worker.role import INTEGRATOR_QUEUE, JUDGE_QUEUE, PLANNER_QUEUE
 
+#: state in which a task waits → Celery task and queue
+THINKERS = {
+    TaskState.PLANNING: ("bakeoff.plan_task", PLANNER_QUEUE),
+    TaskState.INTEGRATING: ("bakeoff.integrate_task", INTEGRATOR_QUEUE),
+}
 FAILURES = (redis.RedisError, KombuOperationalError, KombuError, OSError)
 
 
@@ -66,6 +73,26 @@ class Publisher:
         """A judge message without a chord. Raises `Unreachable`."""
         try:
             self._judge(message.subtask_ids, ()).apply_async(task_id=str(message.id))
+        except FAILURES as error:
+            raise self._unreachable(error) from None
+
+    def send_thinking(self, message: ThinkingMessage, state: TaskState) -> None:
+        """A message to the planners or the integrators about one task. Raises `Unreachable`."""
+        name, queue = THINKERS[state]
+        sent = signature(
+            name,
+            kwargs={"task": str(message.task_id)},
+            options={
+                "queue": queue,
+                "task_id": str(message.id),
+                "time_limit": self._settings.message_limit,
+                "soft_time_limit": self._settings.message_limit - SOFT_BEFORE_HARD,
+            },
+            immutable=True,
+            app=self._app,
+        )
+        try:
+            sent.apply_async()
         except FAILURES as error:
             raise self._unreachable(error) from None
 

@@ -17,7 +17,8 @@ from db.errors import Unreachable
 from db.flight import lost_messages
 from db.logs import get_logger
 from db.settings import Settings
-from db.subtasks import end_stray_candidates, expire_subtasks, skip_unreachable, unblock
+from db.subtasks import end_stray_candidates, expire_subtasks, skip_unreachable, stop_waiting, unblock
+from db.thinking import expire_thinking
 from db.verdicts import (
     JudgeMessage,
     Patience,
@@ -55,8 +56,8 @@ class Reconciler:
         Raises `Unreachable` where Postgres or Redis is away; what was done stays done.
         """
         self._found = False
-        for rule in (self._expire_leases, self._expire_judging, self._pass_deadlines, self._follow_the_plan,
-                     self._ask_other_models, self._sweep):  # fmt: skip
+        for rule in (self._expire_leases, self._expire_judging, self._expire_thinking, self._pass_deadlines,
+                     self._follow_the_plan, self._ask_other_models, self._sweep):  # fmt: skip
             with transaction(self._engine) as connection:
                 rule(connection)
         self._find_lost_messages()
@@ -84,7 +85,11 @@ class Reconciler:
         self._note("tasks_expired", expire_pending(connection))
         self._note("subtasks_expired", expire_subtasks(connection, self._settings.deadline_grace))
 
+    def _expire_thinking(self, connection: Connection) -> None:
+        self._note("thinking_expired", expire_thinking(connection))
+
     def _follow_the_plan(self, connection: Connection) -> None:
+        self._note("late_candidates_cancelled", stop_waiting(connection))
         self._note("subtasks_skipped", skip_unreachable(connection))
         self._note("subtasks_unblocked", unblock(connection))
 

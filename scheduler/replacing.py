@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection
 
 from db.flight import models_with_work
 from db.logs import get_logger
-from db.registry import ModelEntry, queue_of
+from db.registry import queue_of
 from db.replacing import (
     Addition,
     Exhausted,
@@ -26,8 +25,9 @@ from db.settings import Settings
 from db.states import ModelState
 from db.verdicts import fail_exhausted
 from db.workers import live_queues, live_workers, model_states
-from scheduler.dispatch import SELECTOR, able_models
-from scheduler.selectors import SELECTORS
+from scheduler.choosing import Chooser
+from scheduler.dispatch import able_models
+from scheduler.selectors import Chosen
 
 log = get_logger(__name__)
 
@@ -60,12 +60,21 @@ def availability(connection: Connection, settings: Settings) -> Availability:
 
 
 def others(
-    settings: Settings, capability: str, options: Mapping[str, Any], tried: Sequence[str], among: frozenset[str]
-) -> list[ModelEntry]:
-    """Models that could take over, best first: able, `among` these, untried, and within BAKEOFF_MAX_CANDIDATES."""
-    able = SELECTORS[SELECTOR](able_models(settings.registry, capability, options))
-    room = max(0, settings.max_candidates - len(tried))
-    return [model for model in able if model.name in among and model.name not in tried][:room]
+    chooser: Chooser,
+    settings: Settings,
+    subtask: Exhausted | Overdue,
+    among: frozenset[str],
+) -> list[Chosen]:
+    """Models that could take over, best first: able, `among` these, untried, and within what the subtask may try.
+
+    Its share of a task's `max_calls` counts calls: a candidate that never ran may be replaced beyond it.
+    """
+    able = able_models(settings.registry, subtask.capability, subtask.options)
+    untried = [model for model in able if model.name in among and model.name not in subtask.tried]
+    share = subtask.max_candidates if isinstance(subtask, Exhausted) else None
+    room = min(settings.max_candidates, share or settings.max_candidates) - len(subtask.tried)
+    options = {**subtask.options, "adaptive": None}
+    return chooser.choose(subtask.capability, options, room, untried) if room > 0 and untried else []
 
 
 @dataclass
@@ -79,7 +88,9 @@ class Place:
         self.after = max(seen) if len(seen) >= LOOK else FIRST
 
 
-def back_fill(connection: Connection, settings: Settings, place: Place | None = None) -> tuple[int, int]:
+def back_fill(
+    connection: Connection, settings: Settings, place: Place | None = None, chooser: Chooser | None = None
+) -> tuple[int, int]:
     """Give subtasks that all of their models failed to others, or fail them with every reason.
 
     Where untried models exist and none can be had, it waits for them up to BAKEOFF_BIND_WAIT. Returns how many
@@ -91,25 +102,27 @@ def back_fill(connection: Connection, settings: Settings, place: Place | None = 
     if not exhausted:
         return 0, 0
     can_be_had = availability(connection, settings)
+    chooser = chooser or Chooser(settings)
+    chooser.begin()
     additions: list[Addition] = []
     failed: list[UUID] = []
     for subtask in exhausted:
-        untried = others(settings, subtask.capability, subtask.options, subtask.tried, can_be_had.free)
+        untried = others(chooser, settings, subtask, can_be_had.free)
         if untried:
             additions += _additions(subtask.id, untried[: subtask.candidates_wanted], "back-fill")
-        elif not _worth_waiting(settings, subtask):
+        elif not _worth_waiting(chooser, settings, subtask):
             failed.append(subtask.id)
     return add_candidates(connection, additions), fail_exhausted(connection, failed) if failed else 0
 
 
-def _worth_waiting(settings: Settings, subtask: Exhausted) -> bool:
+def _worth_waiting(chooser: Chooser, settings: Settings, subtask: Exhausted) -> bool:
     everybody = frozenset(settings.registry.models)
-    return subtask.age < settings.bind_wait and bool(
-        others(settings, subtask.capability, subtask.options, subtask.tried, everybody)
-    )
+    return subtask.age < settings.bind_wait and bool(others(chooser, settings, subtask, everybody))
 
 
-def rebind(connection: Connection, settings: Settings, place: Place | None = None) -> tuple[int, int]:
+def rebind(
+    connection: Connection, settings: Settings, place: Place | None = None, chooser: Chooser | None = None
+) -> tuple[int, int]:
     """Bind candidates that have waited BAKEOFF_BIND_WAIT for a model that cannot be had to another one.
 
     Where there is no other, a candidate is given up if the subtask has its quorum and waits for nothing else; if not,
@@ -118,6 +131,8 @@ def rebind(connection: Connection, settings: Settings, place: Place | None = Non
     can_be_had = availability(connection, settings)
     if not can_be_had.away:
         return 0, 0
+    chooser = chooser or Chooser(settings)
+    chooser.begin()
     take_back_unserved(connection, sorted(can_be_had.unserved), settings.bind_wait)
     place = place or Place()
     additions: list[Addition] = []
@@ -125,7 +140,7 @@ def rebind(connection: Connection, settings: Settings, place: Place | None = Non
     overdue = lock_overdue(connection, sorted(can_be_had.away), settings.bind_wait, LOOK, place.after)
     place.next([candidate for subtask in overdue for candidate in subtask.waiting])
     for subtask in overdue:
-        found = others(settings, subtask.capability, subtask.options, subtask.tried, can_be_had.free)
+        found = others(chooser, settings, subtask, can_be_had.free)
         replaced = found[: len(subtask.waiting)]
         additions += _additions(subtask.subtask_id, replaced, "bind-wait")
         ended += subtask.waiting if _enough_without(subtask) else subtask.waiting[: len(replaced)]
@@ -139,13 +154,13 @@ def _enough_without(subtask: Overdue) -> bool:
     return subtask.done >= subtask.quorum and subtask.open == len(subtask.waiting)
 
 
-def _additions(subtask: UUID, models: Sequence[ModelEntry], why: str) -> list[Addition]:
+def _additions(subtask: UUID, chosen: Sequence[Chosen], why: str) -> list[Addition]:
     return [
         Addition(
             subtask_id=subtask,
-            model=model.name,
-            proposed_by=[{"selector": SELECTOR, "rank": rank, "reason": why}],
-            max_attempts=model.max_attempts,
+            model=one.model.name,
+            proposed_by=[{**proposal, "reason": why} for proposal in one.proposed_by],
+            max_attempts=one.model.max_attempts,
         )
-        for rank, model in enumerate(models)
+        for one in chosen
     ]

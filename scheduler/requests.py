@@ -9,11 +9,13 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from db.blobs import AttachmentRef
+from db.blobs import AttachmentRef, kind_of
 from db.errors import InvalidRequest
+from db.plan import OfAttachment, OfRequest, Plan, Reference, Step
 from db.registry import CapabilityEntry, Registry
 from db.settings import Settings
-from scheduler.media import kind_of
+from scheduler.selectors import checked_selectors
+from worker.planners.checking import checked, tools_of
 
 DEEPEST = 32  # levels of options; Postgres and Python both stop far above
 LARGEST_INTEGER = 2**63
@@ -27,10 +29,39 @@ class TaskOptions(BaseModel):
 
     candidates: int | None = Field(None, ge=1, le=16, description="models per subtask, instead of BAKEOFF_CANDIDATES")
     models: tuple[str, ...] = Field((), max_length=16, description="these models and no others")
+    selectors: tuple[str, ...] = Field((), max_length=8, description="who proposes models, instead of the capability's")
+    adaptive: float | None = Field(
+        None, gt=0, le=1, description="as few of the candidates as give this chance that the right answer is among them"
+    )
     judge: str | None = Field(None, description="a judge of the registry, instead of the capability's")
-    quorum: int = Field(1, ge=1, le=16, description="answers that a judge needs when the deadline passes")
+    quorum: int = Field(1, ge=1, le=16, description="answers that a judge needs when the deadline or the grace is over")
+    grace: float | None = Field(
+        None, ge=0, le=86_400, description="seconds that the others have once the quorum is in; then they are cancelled"
+    )
+    min_confidence: float | None = Field(
+        None, ge=0, le=1, description="a verdict below it, or that nobody judged, is flagged `needs_review`"
+    )
+    max_calls: int | None = Field(
+        None, ge=1, le=4096, description="candidates of the whole task; subtasks get fewer where they are too many"
+    )
     cache: bool = Field(default=True, description="false: run the models even where their outputs are stored")
     params: dict[str, Any] = Field({}, description="handed to every model: max_new_tokens, temperature, language ...")
+    planner: str | None = Field(
+        None, description="a planner of the registry, or `none`: the request is one text-generation subtask"
+    )
+    subtasks: tuple[Step, ...] | None = Field(
+        None, min_length=1, max_length=256, description="the plan, where the caller has it: id, capability, inputs"
+    )
+    integrate: str | None = Field(
+        None, description="an integrator of the registry, or `none`: the results are the answer, as they are"
+    )
+
+
+#: Options that a step of a plan may have for itself; what it leaves out, its task's options say.
+STEP_OPTIONS = frozenset(
+    {"candidates", "models", "selectors", "adaptive", "judge", "quorum", "grace", "min_confidence", "cache", "params"}
+)
+NOBODY = "none"
 
 
 def check_storable(field: str, value: Any, depth: int = 0) -> None:  # noqa: C901 - one branch per kind of value
@@ -94,32 +125,125 @@ def check_request(
     capability: str | None,
     options: TaskOptions,
     media_types: Sequence[tuple[str, str]],
-) -> CapabilityEntry:
-    """Whether a task can run, and as what. `media_types` holds (name, media type) of each attachment.
+) -> Plan | None:
+    """Whether a task can run: its plan, where it is known already; None where a planner has to be asked first.
 
-    Raises `InvalidRequest`, a sentence with the field, the value and the way out.
+    `media_types` holds (name, media type) of each attachment. Raises `InvalidRequest`, a sentence with the field, the
+    value and the way out.
     """
-    entry = _capability(registry, capability or DEFAULT_CAPABILITY)
+    _check_sizes(settings, request, options, len(media_types))
+    for key, name, known in (
+        ("planner", options.planner, registry.planners),
+        ("integrate", options.integrate, registry.integrators),
+    ):
+        if name not in {None, NOBODY, *known}:
+            raise InvalidRequest(f"options.{key} = {name!r} is unknown; there are: {', '.join([*known, NOBODY])}.")
+    checked_selectors(options.selectors)
+    if options.subtasks is not None:
+        plan = _explicit(registry, settings, request, capability, options, media_types)
+    elif capability is None and planner_of(registry, options) is not None:
+        return None
+    else:
+        plan = only_step(registry, request, capability, media_types)
+    for step in plan.steps:
+        check_step(registry, settings, step, options)
+    if options.max_calls is not None and options.max_calls < len(plan.steps):
+        raise InvalidRequest(
+            f"options.max_calls = {options.max_calls} is below one call for each of the {len(plan.steps)} subtasks."
+        )
+    return plan
+
+
+def planner_of(registry: Registry, options: TaskOptions) -> str | None:
+    """Who plans a task that names no capability: the caller's choice, else the profile's."""
+    name = options.planner or registry.planner
+    return None if name == NOBODY else name
+
+
+def integrator_of(registry: Registry, options: TaskOptions, *, planned: bool, steps: int) -> str | None:
+    """Who writes the answer: the caller's choice; else the profile's, where a planner made several steps of it."""
+    if options.integrate is not None:
+        return None if options.integrate == NOBODY else options.integrate
+    return registry.integrator if planned and steps > 1 else None
+
+
+def options_of(step: Step, options: TaskOptions) -> TaskOptions:
+    """A task's options as they hold for one step. Raises `InvalidRequest`, which names the step."""
+    if not step.options:
+        return options
+    unknown = sorted(set(step.options) - STEP_OPTIONS)
+    if unknown:
+        raise InvalidRequest(
+            f"subtask {step.id!r}: options.{unknown[0]} is not an option of a step; there are: "
+            f"{', '.join(sorted(STEP_OPTIONS))}."
+        )
+    try:
+        own = parse_options(step.options)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"subtask {step.id!r}: {error}") from None
+    return options.model_copy(update={key: getattr(own, key) for key in step.options})
+
+
+def check_step(registry: Registry, settings: Settings, step: Step, options: TaskOptions) -> TaskOptions:
+    """Whether a step can run here; returns its options. Raises `InvalidRequest`."""
+    own = options_of(step, options)
+    entry = served(registry, step.capability)
+    _check_names(registry, entry, own)
+    checked_selectors(own.selectors)
+    if own.quorum > (wanted := candidates_of(entry, own, settings)):
+        raise InvalidRequest(
+            f"options.quorum = {own.quorum} can never be met: {wanted} model(s) are asked; see options.candidates."
+        )
+    return own
+
+
+def _check_sizes(settings: Settings, request: str, options: TaskOptions, attachments: int) -> None:
     if len(request) > settings.max_request_chars:
         raise InvalidRequest(
             f"The request has {len(request)} characters; BAKEOFF_MAX_REQUEST_CHARS allows {settings.max_request_chars}."
         )
-    if len(media_types) > settings.max_attachments:
+    if attachments > settings.max_attachments:
         raise InvalidRequest(
-            f"The task has {len(media_types)} attachments; BAKEOFF_MAX_ATTACHMENTS allows {settings.max_attachments}."
+            f"The task has {attachments} attachments; BAKEOFF_MAX_ATTACHMENTS allows {settings.max_attachments}."
         )
-    size = len(json.dumps(options.model_dump(mode="json")))
+    size = len(json.dumps(options.model_dump(mode="json", exclude_defaults=True)))
     if size > settings.max_options_bytes:
         raise InvalidRequest(
             f"options has {size} bytes as JSON; BAKEOFF_MAX_OPTIONS_BYTES allows {settings.max_options_bytes}."
         )
+
+
+def only_step(registry: Registry, request: str, capability: str | None, media_types: Sequence[tuple[str, str]]) -> Plan:
+    """The plan of a request that names its capability: one step, which reads everything."""
+    entry = served(registry, capability or DEFAULT_CAPABILITY)
     _check_inputs(entry, request, media_types)
-    _check_names(registry, entry, options)
-    if options.quorum > (wanted := candidates_of(entry, options, settings)):
-        raise InvalidRequest(
-            f"options.quorum = {options.quorum} can never be met: {wanted} model(s) are asked; see options.candidates."
-        )
-    return entry
+    inputs: list[Reference] = [OfRequest()] if request else []
+    inputs += [OfAttachment(attachment=number) for number in range(len(media_types))]
+    return Plan(steps=(Step(id=entry.name, capability=entry.name, inputs=tuple(inputs)),))
+
+
+def _explicit(
+    registry: Registry,
+    settings: Settings,
+    request: str,
+    capability: str | None,
+    options: TaskOptions,
+    media_types: Sequence[tuple[str, str]],
+) -> Plan:
+    """The plan that the caller wrote: checked, and nothing in it changed but the order of its dependencies."""
+    if capability is not None:
+        raise InvalidRequest(f"capability = {capability!r} and options.subtasks exclude each other; leave one out.")
+    if options.planner is not None:
+        raise InvalidRequest(f"options.planner = {options.planner!r} and options.subtasks exclude each other.")
+    plan, _ = checked(
+        Plan(steps=options.subtasks or ()),
+        tools=tools_of(registry),
+        kinds=[kind_of(media_type) or "file" for _, media_type in media_types],
+        has_request=bool(request.strip()),
+        max_steps=settings.max_subtasks,
+        repair=False,
+    )
+    return plan
 
 
 def candidates_of(entry: CapabilityEntry, options: TaskOptions, settings: Settings) -> int:
@@ -127,15 +251,21 @@ def candidates_of(entry: CapabilityEntry, options: TaskOptions, settings: Settin
     return options.candidates or len(options.models) or entry.candidates or settings.candidates
 
 
-def _capability(registry: Registry, name: str) -> CapabilityEntry:
-    served = sorted({model.capability for model in registry.models.values()})
+def selectors_of(registry: Registry, step: Step, options: TaskOptions, settings: Settings) -> tuple[str, ...]:
+    """Who proposes models for a step: the caller's choice, else the capability's, else the setting."""
+    return options.selectors or registry.capabilities[step.capability].selectors or settings.selectors
+
+
+def served(registry: Registry, name: str) -> CapabilityEntry:
+    """A capability that a model of this installation serves. Raises `InvalidRequest` with those there are."""
+    able = sorted({model.capability for model in registry.models.values()})
     if name not in registry.capabilities:
         variants = [known for known in registry.capabilities if known.partition("/")[0] == name]
-        hint = f" Did you mean {' or '.join(sorted(variants))}?" if variants else f" There are: {', '.join(served)}."
+        hint = f" Did you mean {' or '.join(sorted(variants))}?" if variants else f" There are: {', '.join(able)}."
         raise InvalidRequest(f"No capability {name!r}.{hint}")
-    if name not in served:
+    if name not in able:
         raise InvalidRequest(
-            f"No model of this installation serves {name!r}; it serves: {', '.join(served)}. "
+            f"No model of this installation serves {name!r}; it serves: {', '.join(able)}. "
             "Add a model to models.toml, or choose another profile with BAKEOFF_PROFILE."
         )
     return registry.capabilities[name]

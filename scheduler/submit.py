@@ -23,19 +23,21 @@ from db.blobs import (
 )
 from db.engine import engine_of, transaction
 from db.errors import InvalidRequest, NoWorker
+from db.plan import Plan
 from db.settings import Settings
 from db.tasks import TaskRow, insert_tasks
 from db.workers import live_queues, live_workers
 from scheduler.admission import ADMISSION
 from scheduler.media import sniff
 from scheduler.requests import (
-    DEFAULT_CAPABILITY,
     TaskOptions,
     check_request,
     check_storable,
+    options_of,
     parse_attachments,
     parse_options,
 )
+from worker.role import PLANNER_QUEUE
 
 LONGEST_NAME = 255  # what db.blobs.AttachmentRef takes
 NAMES_OF_KINDS = {str: "a text", int: "a whole number", Mapping: "an object"}
@@ -93,11 +95,12 @@ def submit_many(settings: Settings, tasks: Sequence[NewTask], *, needs_worker: b
         with transaction(engine) as connection:
             touch_artifacts(connection, named)
             known = artifacts_of(connection, references)
+    needed: dict[tuple[str | None, tuple[str, ...]], None] = {}  # capabilities and models; None for a planner
     for number, draft in enumerate(drafts):
-        _of(number, len(tasks), partial(_check, draft, settings, known))
+        plan = _of(number, len(tasks), partial(_check, draft, settings, known))
+        needed |= dict.fromkeys(_needed(draft, plan))
     if needs_worker:
-        for capability, models in {(draft.task.capability, draft.options.models) for draft in drafts}:
-            _require_worker(engine, settings, capability, models)
+        _require_workers(engine, settings, list(needed))
     files = [file for draft in drafts for file in draft.files]
     for file in files:
         _put(file, settings)
@@ -158,11 +161,11 @@ def _new_file(item: Path | Upload, settings: Settings) -> _NewFile:
     return _NewFile(name=upload.name, origin=item if isinstance(item, Path) else upload, artifact=artifact)
 
 
-def _check(draft: _Draft, settings: Settings, known: Mapping[str, Artifact]) -> None:
+def _check(draft: _Draft, settings: Settings, known: Mapping[str, Artifact]) -> Plan | None:
     for reference in draft.references:
         if reference.sha256 not in known:
             raise InvalidRequest(f"attachments: no file {reference.sha256} is stored; upload it first.")
-    check_request(
+    return check_request(
         settings.registry,
         settings,
         request=draft.task.request,
@@ -198,19 +201,32 @@ def _row(draft: _Draft) -> TaskRow:
     )
 
 
-def _require_worker(engine: Engine, settings: Settings, capability: str | None, models: Sequence[str]) -> None:
-    wanted = capability or DEFAULT_CAPABILITY
-    able = [model for model in settings.registry.models.values() if model.capability == wanted]
-    if models:
-        able = [model for model in able if model.name in models]
+def _needed(draft: _Draft, plan: Plan | None) -> list[tuple[str | None, tuple[str, ...]]]:
+    """Who has to be there for a task: models of each step's capability, or first of all a planner."""
+    if plan is None:
+        return [(None, ())]
+    return [(step.capability, options_of(step, draft.options).models) for step in plan.steps]
+
+
+def _require_workers(engine: Engine, settings: Settings, needed: Sequence[tuple[str | None, tuple[str, ...]]]) -> None:
     with transaction(engine) as connection:
         live = live_queues(live_workers(connection, settings.worker_timeout))
-    if not any(model.queue in live for model in able):
-        names = " ".join(model.name for model in able)
-        raise NoWorker(
-            f"No live worker serves {wanted}. Start one with `bakeoff worker {names}` (or all with `bakeoff up`), "
-            "or store the task all the same with --without-worker: it waits until a worker comes."
-        )
+    for capability, models in needed:
+        if capability is None:
+            if PLANNER_QUEUE not in live:
+                raise NoWorker(
+                    "No live worker plans. Start one with `bakeoff worker --planner` (or all with `bakeoff up`), name "
+                    "a --capability, or store the task all the same with --without-worker: it waits."
+                )
+            continue
+        able = [model for model in settings.registry.models.values() if model.capability == capability]
+        able = [model for model in able if not models or model.name in models]
+        if not any(model.queue in live for model in able):
+            names = " ".join(model.name for model in able)
+            raise NoWorker(
+                f"No live worker serves {capability}. Start one with `bakeoff worker {names}` (or all with `bakeoff "
+                "up`), or store the task all the same with --without-worker: it waits until a worker comes."
+            )
 
 
 def _check_fields(task: NewTask) -> None:

@@ -10,6 +10,8 @@ from db.registry import Registry
 from db.states import ModelState, SubtaskState, TaskState
 
 OPEN = ("chosen", "sent", "running")
+#: state → queue, and what is done there
+THINKERS = {TaskState.PLANNING: ("planner", "planned"), TaskState.INTEGRATING: ("integrator", "answered")}
 HEALTHY = {"status": ModelState.ACTIVE, "reason": None}
 
 
@@ -50,12 +52,26 @@ def _waits(task: Mapping[str, Any], state: TaskState, around: Surroundings) -> s
         if starts is not None and starts > 0:
             return f"It waits for its run_at, in {_span(starts)}."
         return "It waits for a scheduler to look at it."
+    if state in THINKERS:
+        return _thinks(task, state, around)
     open_ones = [s for s in task["subtasks"] if not _is_final(s)]
     if not open_ones:
         return "All of its subtasks have ended; a scheduler is about to put its answer together."
     first = next((s for s in open_ones if s["status"] != SubtaskState.BLOCKED), open_ones[0])
     more = f" {len(open_ones) - 1} more of its subtasks are open." if len(open_ones) > 1 else ""
     return f"{first['name']} {_subtask(first, around)}.{more}"
+
+
+def _thinks(task: Mapping[str, Any], state: TaskState, around: Surroundings) -> str:
+    who, does = THINKERS[state]
+    if task["held"]:
+        return f"It is being {does}."
+    if who not in around.live:
+        return f"It waits to be {does}, and no worker does that: start `bakeoff worker --{who}`."
+    if (task["due_in"] or 0) > 0:
+        reason = (task["error"] or {}).get("message", "its process was lost")
+        return f"It waits to be {does}, tried again in {_span(task['due_in'])} ({reason})."
+    return f"It waits to be {does}; " + ("its message is on the queue." if task["sent"] else "its turn has not come.")
 
 
 def _is_final(subtask: Mapping[str, Any]) -> bool:

@@ -240,7 +240,7 @@ def database(servers: tuple[str, str], template: str) -> Iterator[Engine]:
 @pytest.fixture
 def installation(servers: tuple[str, str], template: str, tmp_path: Path) -> Iterator[Installation]:
     """An empty database and Redis, and a registry of scripted models; nothing runs yet."""
-    yield from _installation(servers, tmp_path, template)
+    yield from make_installation(servers, tmp_path, template)
 
 
 @pytest.fixture(scope="module")
@@ -248,19 +248,22 @@ def running(
     servers: tuple[str, str], template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
     """An installation whose scheduler, judge and workers run; shared by the tests of a module."""
-    for made in _installation(servers, tmp_path_factory.mktemp("running"), template):
+    for made in make_installation(servers, tmp_path_factory.mktemp("running"), template):
         made.start("intake", "worker", "--intake")
         made.start_all()
         made.wait_ready(8)
         yield made
 
 
-def _installation(servers: tuple[str, str], folder: Path, template: str) -> Iterator[Installation]:
+def make_installation(
+    servers: tuple[str, str], folder: Path, template: str, registry: str = SCRIPTED
+) -> Iterator[Installation]:
+    """An installation of its own, for a generator fixture."""
     client = redis.Redis.from_url(servers[1])
     client.flushdb()
     client.close()
     models_file = folder / "models.toml"
-    models_file.write_text(SCRIPTED)
+    models_file.write_text(registry)
     with _own_database(servers[0], template) as database_url:
         made = Installation(folder, database_url, servers[1], models_file)
         try:

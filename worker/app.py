@@ -37,7 +37,13 @@ def configuration() -> dict[str, Any]:
         "broker_url": settings.broker,
         "broker_transport": "worker.delivery:Transport" if role and role.intake else "worker.thrift:Transport",
         "result_backend": f"worker.coordination:ChordCounter+{settings.broker}",
-        "imports": ("worker.run", "worker.judging", *(role.imports if role else ())),
+        "imports": (
+            "worker.run",
+            "worker.judging",
+            "worker.planning",
+            "worker.integrating",
+            *(role.imports if role else ()),
+        ),
         # JSON only: nothing on the wire is ever executed.
         "task_serializer": "json",
         "result_serializer": "json",

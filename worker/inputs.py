@@ -11,7 +11,7 @@ from db.states import ErrorKind
 from worker.backends import Failure, File, Input, failure_from
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from db.blobs import BlobStore
     from db.candidates import Work
@@ -20,18 +20,29 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 
+def words_of(inputs: Sequence[Mapping[str, Any]], request: str, results: Mapping[str, str] | None) -> str:
+    """What a subtask's inputs say in words, in their order: the request, the plan's own text, other steps' results."""
+    said = []
+    for reference in inputs:
+        if "request" in reference:
+            said.append(request)
+        elif "text" in reference:
+            said.append(reference["text"])
+        elif "output" in reference:
+            said.append((results or {}).get(reference["output"], ""))
+    return "\n\n".join(text for text in said if text)
+
+
 def resolved(process: ModelProcess, work: Work, types: Mapping[str, str]) -> Input | Failure:
     """Read what a candidate's inputs refer to; `types` holds the media type of each file by its digest."""
     store_of_blobs = blob_store(process.settings.blobs)
-    texts, files = [], []
     try:
-        for reference in work.inputs:
-            if "request" in reference:
-                texts.append(work.request)
-            elif "text" in reference:
-                texts.append(reference["text"])
-            elif "attachment" in reference:
-                files.append(_file(store_of_blobs, work.attachments[reference["attachment"]], types))
+        text = words_of(work.inputs, work.request, work.results)
+        files = tuple(
+            _file(store_of_blobs, work.attachments[reference["attachment"]], types)
+            for reference in work.inputs
+            if "attachment" in reference
+        )
     except NotFound as error:
         return Failure(kind=ErrorKind.INPUT, code="attachment_missing", message=str(error))
     except Unreachable as error:
@@ -40,9 +51,9 @@ def resolved(process: ModelProcess, work: Work, types: Mapping[str, str]) -> Inp
         log.exception("Inputs could not be resolved", action="inputs_failed", candidate=str(work.id))
         return failure_from(error)
     return Input(
-        text="\n\n".join(text for text in texts if text),
+        text=text,
         instruction=process.registry.capabilities[work.capability].instruction,
-        files=tuple(files),
+        files=files,
         options=work.options.get("params", {}),
     )
 

@@ -35,6 +35,7 @@ from db.verdicts import (
 from worker.app import app
 from worker.backends import failure_from
 from worker.cleaning import clean_json, clean_text
+from worker.inputs import words_of
 from worker.judges import Answer, Decision, Question
 from worker.pace import asks
 from worker.process import ModelProcess, this_process
@@ -224,7 +225,7 @@ def _ask(process: ModelProcess, subtask: ToJudge, started: float) -> VerdictRow:
             id=subtask.id,
             capability=subtask.capability,
             instruction=process.registry.capabilities[subtask.capability].instruction,
-            request=subtask.request,
+            request=words_of(subtask.inputs, subtask.request, subtask.results),
             answers=tuple(Answer(id=c.id, model=c.model, text=c.output, rank=c.rank) for c in subtask.candidates),
         )
     )

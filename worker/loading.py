@@ -33,7 +33,7 @@ class LoadWatch(Watch):
     """Calls a worker broken whose child does not get ready; it becomes ready by itself when one does."""
 
     def watch(self, parent: Any, role: WorkerRole, settings: Settings) -> None:
-        if not (role.models or role.judge):
+        if not role.computes:
             return
         loading = Loading(settings.start_allowance)
         while True:

@@ -7,7 +7,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from db.errors import RegistryError
-from db.registry import JudgeEntry, ModelEntry
+from db.registry import IntegratorEntry, JudgeEntry, ModelEntry, PlannerEntry
 
 
 class Params(BaseModel):
@@ -17,17 +17,18 @@ class Params(BaseModel):
 
 
 P = TypeVar("P", bound=Params)
+Entry = ModelEntry | JudgeEntry | PlannerEntry | IntegratorEntry
+TABLES = {ModelEntry: "models", JudgeEntry: "judges", PlannerEntry: "planners", IntegratorEntry: "integrators"}
 
 
-def checked_params(entry: ModelEntry | JudgeEntry, kind: type[P]) -> P:
+def checked_params(entry: Entry, kind: type[P]) -> P:
     """The entry's `params` as `kind`. Raises `RegistryError` that names `models.NAME.params.KEY` and the value."""
     try:
         return kind.model_validate(entry.params)
     except ValidationError as error:
         first = error.errors()[0]
-        table = "models" if isinstance(entry, ModelEntry) else "judges"
         key = ".".join(str(part) for part in first["loc"])
         known = ", ".join(kind.model_fields)
         raise RegistryError(
-            f"{table}.{entry.name}.params.{key} = {first['input']!r}: {first['msg']}. There are: {known}."
+            f"{TABLES[type(entry)]}.{entry.name}.params.{key} = {first['input']!r}: {first['msg']}. There are: {known}."
         ) from None

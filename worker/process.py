@@ -25,8 +25,11 @@ from db.workers import set_worker_state
 from worker.backends import Backend, LanguageModel, Place, create_backend
 from worker.batching import Ceilings
 from worker.child import settle_in
+from worker.integrators import Integrator, create_integrator
 from worker.judges import Judge, create_judge
 from worker.pace import JudgePace, Speeds
+from worker.planners import Planner, create_planner
+from worker.planners.library import load_examples
 from worker.role import WorkerRole
 from worker.weights import locate
 
@@ -36,7 +39,7 @@ FIRST_RETRY, LAST_RETRY = 2.0, 30.0  # seconds between two tries to load a model
 
 
 class ModelProcess:
-    """Backends and judges of this process, each loaded at most once."""
+    """Backends, judges, planners and integrators of this process, each loaded at most once."""
 
     def __init__(self, settings: Settings, role: WorkerRole, engine: Engine) -> None:
         self.settings = settings
@@ -48,6 +51,8 @@ class ModelProcess:
         self.speeds = Speeds()
         self._backends: dict[str, Backend] = {}
         self._judges: dict[str, Judge] = {}
+        self._planners: dict[str, Planner] = {}
+        self._integrators: dict[str, Integrator] = {}
 
     def backend(self, name: str) -> Backend:
         """The loaded backend of a model. Raises whatever loading raised, in words for a person."""
@@ -83,6 +88,25 @@ class ModelProcess:
             self._judges[name] = create_judge(entry, language_model)
         return self._judges[name]
 
+    def planner(self, name: str) -> Planner:
+        """The planner of the registry, with the models that it asks loaded. Raises whatever loading raised."""
+        if name not in self._planners:
+            entry = self.registry.planners[name]
+            self._planners[name] = create_planner(
+                entry,
+                model=self.backend(entry.model) if entry.model else None,
+                embedder=self.backend(entry.embedder) if entry.embedder else None,
+                examples=load_examples(),
+            )
+        return self._planners[name]
+
+    def integrator(self, name: str) -> Integrator:
+        """The integrator of the registry, its language model loaded. Raises whatever loading raised."""
+        if name not in self._integrators:
+            entry = self.registry.integrators[name]
+            self._integrators[name] = create_integrator(entry, self.backend(entry.model) if entry.model else None)
+        return self._integrators[name]
+
     def warm_up(self) -> None:
         """Load everything this worker is for, however often it takes, and say so in the table `worker`.
 
@@ -101,6 +125,10 @@ class ModelProcess:
             if self.role.judge:
                 for name in sorted(self.registry.judges_in_use()):
                     self.judge(name)
+            if self.role.planner and self.registry.planner is not None:
+                self.planner(self.registry.planner)
+            if self.role.integrator and self.registry.integrator is not None:
+                self.integrator(self.registry.integrator)
             self._say(WorkerState.READY)
         except Exception as error:
             log.exception("A model could not be loaded", action="model_broken", worker=self.role.name)
@@ -138,7 +166,7 @@ def _start_child(**_: object) -> None:
     settings = load_settings()
     configure_logging(settings.log_level, settings.log_format)
     role = WorkerRole.of_this_process()
-    if role is not None and (role.models or role.judge):
+    if role is not None and role.computes:
         process = this_process()
         with contextlib.suppress(BakeoffError, SQLAlchemyError):
             process.say_starting()

@@ -8,19 +8,25 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
+from db.registry import Registry
+
 VARIABLE = "BAKEOFF_WORKER"
 JUDGE_QUEUE = "judge"
+PLANNER_QUEUE = "planner"
+INTEGRATOR_QUEUE = "integrator"
 INTAKE_QUEUES = ("intake", "celery")
 
 
 class WorkerRole(BaseModel):
-    """Models that candidates run on, whether judges run here too, and modules with more Celery tasks."""
+    """Models that candidates run on, whether judges, planners, integrators run here too, and more Celery tasks."""
 
     model_config = ConfigDict(frozen=True)
 
     name: str
     models: tuple[str, ...] = ()
     judge: bool = False
+    planner: bool = False
+    integrator: bool = False
     intake: bool = False
     imports: tuple[str, ...] = ()
 
@@ -28,11 +34,27 @@ class WorkerRole(BaseModel):
     def queues(self) -> list[str]:
         """Every queue that this worker consumes."""
         queues = [f"model.{model}" for model in self.models]
-        if self.judge:
-            queues.append(JUDGE_QUEUE)
+        queues += [JUDGE_QUEUE] if self.judge else []
+        queues += [PLANNER_QUEUE] if self.planner else []
+        queues += [INTEGRATOR_QUEUE] if self.integrator else []
         if self.intake:
             queues.extend(INTAKE_QUEUES)
         return queues
+
+    @property
+    def computes(self) -> bool:
+        """Whether it has a child that holds models."""
+        return bool(self.models) or self.judge or self.planner or self.integrator
+
+    def held(self, registry: Registry) -> set[str]:
+        """Models that its process loads: those it answers with, and those that its judges, planner, integrator ask."""
+        held = set(self.models)
+        held |= registry.asked_by_judges() if self.judge else set()
+        held |= set(registry.planners[registry.planner].asks) if self.planner and registry.planner else set()
+        held |= (
+            set(registry.integrators[registry.integrator].asks) if self.integrator and registry.integrator else set()
+        )
+        return held
 
     def announce(self) -> None:
         """Leave the role where this process's child, a fresh interpreter, finds it."""

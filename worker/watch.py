@@ -85,10 +85,9 @@ class MemoryWatch(Watch):
 
 
 def memory_limit(settings: Settings, role: WorkerRole) -> int:
-    """Bytes that a worker's child may hold: a multiple of what the registry says of its models, judges' included."""
+    """Bytes that a worker's child may hold: a multiple of what the registry says of all models that it loads."""
     registry = settings.registry
-    held = {*role.models, *(registry.asked_by_judges() if role.judge else ())}
-    wanted = sum(registry.model(name).memory_mb for name in held) * MEGABYTE
+    wanted = sum(registry.model(name).memory_mb for name in role.held(registry)) * MEGABYTE
     return max(LEAST_LIMIT, int(settings.memory_factor * wanted))
 
 

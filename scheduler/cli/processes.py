@@ -70,6 +70,8 @@ def down_command() -> None:
 def worker_command(
     models: Annotated[list[str] | None, typer.Argument(help="Models of the registry to hold.")] = None,
     judge: Annotated[bool, typer.Option("--judge", help="Judge, too.")] = False,
+    planner: Annotated[bool, typer.Option("--planner", help="Split requests into subtasks, too.")] = False,
+    integrator: Annotated[bool, typer.Option("--integrator", help="Write answers from chosen results, too.")] = False,
     intake: Annotated[bool, typer.Option("--intake", help="Take tasks in from Celery: bakeoff.submit.")] = False,
     name: Annotated[str | None, typer.Option(help="Name of this worker; default: what it holds.")] = None,
     device: Annotated[
@@ -82,24 +84,26 @@ def worker_command(
         os.environ["BAKEOFF_DEVICE"] = device  # the child is a fresh interpreter, and reads it there
         load_settings.cache_clear()
     settings = load_settings()
-    if not models and not judge and not intake:
+    roles = {"judge": judge, "planner": planner, "integrator": integrator, "intake": intake}
+    parts = [*(models or []), *(part for part, wanted in roles.items() if wanted)]
+    if not parts:
         known = ", ".join(settings.registry.models)
-        raise InvalidRequest(f"Say what the worker is for: a model ({known}), --judge or --intake.")
-    if intake and (models or judge):
+        raise InvalidRequest(
+            f"Say what the worker is for: a model ({known}), --judge, --planner, --integrator or --intake."
+        )
+    if intake and len(parts) > 1:
         raise InvalidRequest("--intake goes alone: it holds no model. Start a second worker for the models.")
     for model in models or []:
         settings.registry.model(model)
     _warn_of_typos()
     check_limits(settings)
-    refuse_if_too_large([settings.registry.model(model) for model in _held(settings, models or [], judge=judge)])
-    parts = [*(models or []), *(["judge"] if judge else []), *(["intake"] if intake else [])]
     role = WorkerRole(
         name=_free_name(settings, name or "+".join(parts)),
         models=tuple(models or ()),
-        judge=judge,
-        intake=intake,
+        **roles,
         imports=("scheduler.intake",) if intake else (),
     )
+    refuse_if_too_large([settings.registry.model(model) for model in sorted(role.held(settings.registry))])
     for number in (signal.SIGTERM, signal.SIGINT):  # until Celery is there to hear them
         signal.signal(number, _end)
     try:
@@ -112,11 +116,6 @@ def worker_command(
 
 def _end(*_: object) -> NoReturn:
     raise SystemExit(0)
-
-
-def _held(settings: Settings, models: list[str], *, judge: bool) -> set[str]:
-    """The models that a worker will load: those it answers with, and those that its judges ask."""
-    return {*models, *(settings.registry.asked_by_judges() if judge else ())}
 
 
 def _free_name(settings: Settings, wanted: str) -> str:

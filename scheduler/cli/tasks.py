@@ -17,7 +17,8 @@ from db.queries import latest_results, open_counts, open_tasks, task_status, tas
 from db.settings import Settings, load_settings
 from db.states import TaskState
 from scheduler.cli.bulk import submit_file
-from scheduler.cli.output import console, print_json, print_story, short, state, table
+from scheduler.cli.output import console, print_json, short, state, table
+from scheduler.cli.story import mermaid, print_story
 from scheduler.cli.times import moment_of
 from scheduler.submit import NewTask, submit
 from scheduler.waiting import wait_for
@@ -36,7 +37,8 @@ def register(app: typer.Typer) -> None:
 def submit_command(
     request: Annotated[str, typer.Argument(help="The request in words; may be empty where a file says it all.")] = "",
     capability: Annotated[
-        str | None, typer.Option("--capability", "-c", help="For example image-to-text/ocr; default: text-generation.")
+        str | None,
+        typer.Option("--capability", "-c", help="For example image-to-text/ocr; default: a planner decides."),
     ] = None,
     attach: Annotated[
         list[Path] | None, typer.Option("--attach", "-a", help="A file to send along; may repeat.")
@@ -51,6 +53,30 @@ def submit_command(
     ] = None,
     param: Annotated[
         list[str] | None, typer.Option("--param", "-p", help="NAME=VALUE for the models, e.g. max_new_tokens=64.")
+    ] = None,
+    grace: Annotated[
+        float | None, typer.Option(min=0, help="Seconds that the others have once the quorum is in.")
+    ] = None,
+    selectors: Annotated[
+        list[str] | None,
+        typer.Option("--selector", help="Who proposes models: downloads, track_record ...; may repeat."),
+    ] = None,
+    adaptive: Annotated[
+        float | None,
+        typer.Option(help="As few candidates as give this chance (0 to 1) that the right answer is there."),
+    ] = None,
+    max_calls: Annotated[int | None, typer.Option(help="Candidates of the whole task, at most.")] = None,
+    min_confidence: Annotated[
+        float | None, typer.Option(help="Flag results whose verdict is less sure than this (0 to 1).")
+    ] = None,
+    planner: Annotated[
+        str | None, typer.Option(help="A planner of the registry, or none: one text-generation subtask.")
+    ] = None,
+    plan: Annotated[
+        Path | None, typer.Option(help="A JSON file with the subtasks: id, capability, inputs; nobody is asked then.")
+    ] = None,
+    integrate: Annotated[
+        str | None, typer.Option(help="An integrator of the registry, or none: the results as they are.")
     ] = None,
     cache: Annotated[
         bool, typer.Option("--cache/--no-cache", help="Take what a model answered to the same input before.")
@@ -83,7 +109,22 @@ def submit_command(
         "capability": capability,
         "source": source,
         "priority": priority,
-        "options": _options(model, candidates, judge, param, quorum) | ({} if cache else {"cache": False}),
+        "options": _options(
+            models=model,
+            candidates=candidates,
+            judge=judge,
+            quorum=quorum,
+            grace=grace,
+            selectors=selectors,
+            adaptive=adaptive,
+            max_calls=max_calls,
+            min_confidence=min_confidence,
+            planner=planner,
+            integrate=integrate,
+            cache=None if cache else False,
+            params=dict(_pair(text) for text in param or []),
+            subtasks=_subtasks(plan),
+        ),
         "run_at": moment_of("--run-at", run_at) if run_at else None,
         "deadline": moment_of("--deadline", deadline) if deadline else None,
     }
@@ -104,25 +145,22 @@ def submit_command(
         raise
 
 
-def _options(
-    models: list[str] | None,
-    candidates: int | None,
-    judge: str | None,
-    params: list[str] | None,
-    quorum: int | None,
-) -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    if models:
-        options["models"] = models
-    if candidates is not None:
-        options["candidates"] = candidates
-    if judge is not None:
-        options["judge"] = judge
-    if quorum is not None:
-        options["quorum"] = quorum
-    if params:
-        options["params"] = dict(_pair(text) for text in params)
-    return options
+def _options(**given: Any) -> dict[str, Any]:
+    """Options as a task has them: what was not given is left out."""
+    return {key: value for key, value in given.items() if value is not None and value not in ([], {})}
+
+
+def _subtasks(plan: Path | None) -> Any:
+    """The subtasks of a plan's file: a list, or an object with `subtasks`. Raises `InvalidRequest`."""
+    if plan is None:
+        return None
+    try:
+        said = json.loads(plan.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidRequest(f"--plan: cannot read {plan}: {error.strerror}.") from None
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"--plan: {plan} is not JSON: {error}.") from None
+    return said.get("subtasks") if isinstance(said, dict) else said
 
 
 def _pair(text: str) -> tuple[str, Any]:
@@ -179,14 +217,17 @@ def find_task(settings: Settings, text: str) -> UUID:
 
 def show_command(
     task: Annotated[str, typer.Argument(help="A task id, or its beginning.")],
+    as_mermaid: Annotated[bool, typer.Option("--mermaid", help="Its DAG as a Mermaid flowchart.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Everything about one task: candidates, verdict, answer."""
+    """Everything about one task: plan, candidates and who proposed them, verdicts with reasons, costs, answer."""
     settings = load_settings()
     with transaction(engine_of(settings.dsn, "cli")) as connection:
         story = task_story(connection, find_task(settings, task))
     if as_json:
         print_json(story)
+    elif as_mermaid:
+        print(mermaid(story))
     else:
         print_story(story)
 

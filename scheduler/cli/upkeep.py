@@ -45,7 +45,7 @@ def status_command(as_json: AsJson = False) -> None:
         judges, verdicts = judge_rows(connection), recent_verdicts(connection)
     live, ready = live_queues(workers), live_queues(workers, ready_only=True)
     queues = {model.name: model.queue for model in settings.registry.models.values()}
-    lengths = _queue_lengths(settings, [*queues.values(), "judge", "intake"])
+    lengths = _queue_lengths(settings, [*queues.values(), "judge", "planner", "integrator", "intake"])
     rows = [
         {
             **(vars(waiting[name]) if name in waiting else {"model": name}),
@@ -64,7 +64,10 @@ def status_command(as_json: AsJson = False) -> None:
         "subtasks": counts["subtask"],
         "scheduler": any(worker.name.startswith("scheduler") and worker.status == "ready" for worker in workers),
         "redis": lengths is not None,
-        "judge": {"messages_waiting": None if lengths is None else lengths["judge"], "ready": "judge" in ready},
+        **{
+            role: {"messages_waiting": None if lengths is None else lengths[role], "ready": role in ready}
+            for role in ("judge", "planner", "integrator")
+        },
         "judges": [judges[name] for name in sorted(settings.registry.judges_in_use()) if name in judges],
         "last_10_minutes": {**vars(verdicts), "fallback_share": round(verdicts.share, 4)},
         "models": rows,

@@ -36,7 +36,7 @@ class ChildSpec:
     command: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)  # on top of what all children get
     models: tuple[str, ...] = ()
-    judge: bool = False
+    roles: tuple[str, ...] = ()  # judge, planner, integrator
     reports: bool = False  # says by heartbeat when it is ready
     stop_rank: int = 0  # at the end the lower ranks stop first
     grace: float = 10.0  # seconds from SIGTERM to SIGKILL
@@ -44,7 +44,7 @@ class ChildSpec:
     @property
     def title(self) -> str:
         """What a person calls it."""
-        parts = [*(f"model {name}" for name in self.models), *(["the judge"] if self.judge else [])]
+        parts = [*(f"model {name}" for name in self.models), *(f"the {role}" for role in self.roles)]
         return " and ".join(parts) or self.name
 
 
@@ -118,24 +118,40 @@ class Child:
 
 
 def children_of(registry: Registry, profile: str, stop_seconds: float = 20.0) -> list[ChildSpec]:
-    """What a profile needs beside the servers: scheduler, intake, one worker per model, the judge.
+    """What a profile needs beside the servers: scheduler, intake, one worker per model, judge, planner, integrator.
 
-    The judge shares the process, and so the weights, of the language model that it asks. A worker that is asked to stop
-    gets `stop_seconds` for its batch, and then some to give it back.
+    Roles share the process, and so the weights, of the language models that they ask, where one asks what another does.
+    A worker that is asked to stop gets `stop_seconds` for its batch, and then some to give it back.
     """
     grace = stop_seconds + GIVE_BACK_SECONDS
     chosen = registry.profile(profile).models
     served = {entry.capability for entry in registry.restricted_to(profile).models.values()}
     judges = {registry.capabilities[name].judge for name in served}
-    asked = sorted({model for name in judges if (model := registry.judges[name].model) is not None})
+    restricted = registry.restricted_to(profile)
+    roles = {"judge": restricted.asked_by_judges()} if judges else {}
+    if restricted.planner is not None:
+        roles["planner"] = set(restricted.planners[restricted.planner].asks)
+    if restricted.integrator is not None:
+        roles["integrator"] = set(restricted.integrators[restricted.integrator].asks)
+    shared = _sharing(roles)
+    asked = {model for _, models in shared for model in models}
     specs = [
         ChildSpec(name="scheduler", command=_bakeoff("scheduler"), reports=True, stop_rank=1),
         ChildSpec(name="intake", command=_bakeoff("worker", "--intake"), reports=True, grace=grace),
     ]
     specs += [_worker((name,), grace) for name in chosen if name not in asked]
-    if judges:
-        specs.append(_worker(tuple(asked), grace, judge=True))
+    specs += [_worker(tuple(models), grace, names) for names, models in shared]
     return specs
+
+
+def _sharing(roles: dict[str, set[str]]) -> list[tuple[tuple[str, ...], list[str]]]:
+    """Roles that go into one process, since they ask the same models, and those models."""
+    together: list[tuple[list[str], set[str]]] = []
+    for role, models in roles.items():
+        near = [group for group in together if group[1] & models]
+        together = [group for group in together if group not in near]
+        together.append(([*(name for names, _ in near for name in names), role], models.union(*(g[1] for g in near))))
+    return [(tuple(names), sorted(models)) for names, models in together]
 
 
 def flower_spec(port: int, password: str, *, app: str = "worker.app") -> ChildSpec:
@@ -167,13 +183,12 @@ def threads_per_worker(workers: int) -> int:
     return max(1, cores // max(1, workers))
 
 
-def _worker(models: tuple[str, ...], grace: float, *, judge: bool = False) -> ChildSpec:
-    role = ("--judge",) if judge else ()
+def _worker(models: tuple[str, ...], grace: float, roles: tuple[str, ...] = ()) -> ChildSpec:
     return ChildSpec(
-        name="worker-" + ("+".join(models) or "judge"),
-        command=_bakeoff("worker", *models, *role),
+        name="worker-" + "+".join(models or roles),
+        command=_bakeoff("worker", *models, *(f"--{role}" for role in roles)),
         models=models,
-        judge=judge,
+        roles=roles,
         reports=True,
         grace=grace,
     )

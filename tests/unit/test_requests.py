@@ -19,7 +19,9 @@ def registry() -> Registry:
 
 def check(registry: Registry, **given: Any) -> str:
     asked: dict[str, Any] = {"request": "", "capability": None, "options": parse_options({}), "media_types": []}
-    return check_request(registry, Settings(max_request_chars=100), **{**asked, **given}).name
+    plan = check_request(registry, Settings(max_request_chars=100), **{**asked, **given})
+    assert plan is not None
+    return plan.steps[0].capability
 
 
 def test_a_text_without_a_capability_is_text_generation(registry: Registry) -> None:

@@ -1,0 +1,88 @@
+"""One task at a time in the hands of a language model: claimed, held, stored under its token, tried again on failure.
+
+What planning and integrating have in common. A second delivery of a message finds the task claimed, or moved on, and
+does nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from db.engine import transaction, wait_for_postgres
+from db.errors import RefusedNow
+from db.lease import Leased
+from db.logs import get_logger
+from db.states import TaskState
+from db.thinking import Thought, claim_thinking, thinking_failed
+from worker.backends import failure_from
+from worker.cleaning import clean_text
+from worker.process import ModelProcess
+from worker.renewal import Renewal
+
+log = get_logger(__name__)
+
+T = TypeVar("T")
+
+#: What is to be stored of a thought.
+Store = Callable[[Connection], bool]
+
+
+def think(
+    process: ModelProcess,
+    message: UUID,
+    task: UUID,
+    state: TaskState,
+    work: Callable[[Thought], Store],
+    timeout_of: Callable[[Thought], float],
+) -> None:
+    """Claim a task that waits in `state`, do `work`, store what it returns. A failure is tried again, with a delay."""
+    settings = process.settings
+    thought = stored(
+        process, lambda connection: claim_thinking(connection, task, state, message, settings.lease_seconds)
+    )
+    if thought is None:
+        log.info("Nothing to do", action="thinking_message_empty", task=str(task), state=str(state))
+        return
+    started = time.monotonic()
+    with Renewal(process.engine, Leased.TASK, thought.token, settings.lease_seconds) as renewal:
+        try:
+            renewal.until(started + settings.start_allowance + timeout_of(thought))
+            store = work(thought)
+        except Exception as error:
+            log.exception("A task could not be thought about", action="thinking_failed", task=str(task))
+            _after_failure(process, thought, error)
+            return
+        finally:
+            renewal.until(time.monotonic() + 2 * settings.lease_seconds)
+        ours = stored(process, store)
+    log.info(
+        f"{state} took {time.monotonic() - started:.2f} s" if ours else "too late",
+        action=f"{state}_stored" if ours else f"{state}_too_late",
+        task=str(task),
+        seconds=round(time.monotonic() - started, 3),
+    )
+
+
+def _after_failure(process: ModelProcess, thought: Thought, error: Exception) -> None:
+    """A planner that cannot be had keeps the task waiting, uncharged; any other failure uses an attempt up."""
+    failure = failure_from(error)
+    charged = not isinstance(error, RefusedNow)
+    delay = process.settings.retry_delay * 2 ** max(0, thought.attempt - 1)
+    said = {"code": failure.code, "message": clean_text(failure.message)}
+    stored(process, lambda connection: thinking_failed(connection, thought, said, delay, charged=charged))
+
+
+def stored(process: ModelProcess, statement: Callable[[Connection], T]) -> T:
+    """Run one transaction; a Postgres that is away is waited for, for up to one lease."""
+
+    @wait_for_postgres(process.settings.lease_seconds)
+    def attempt() -> T:
+        with transaction(process.engine) as connection:
+            return statement(connection)
+
+    return attempt()
