@@ -76,7 +76,12 @@ class Place:
 
 
 class Backend(ABC):
-    """A model in this process, or a client of the server that runs it."""
+    """A model in this process, or a client of the server that runs it.
+
+    `constrains`: whether an input's option `json_schema` (a JSON schema) binds what is written.
+    """
+
+    constrains = False
 
     def __init__(self, model: ModelEntry, place: Place) -> None:
         self.model = model
@@ -149,6 +154,7 @@ class LanguageModel(Protocol):
 BACKENDS = {
     "scripted": "worker.backends.scripted:Scripted",
     "openai": "worker.backends.openai:OpenAI",
+    "llamacpp": "worker.backends.llamacpp:LlamaCpp",
     "transformers": "worker.backends.transformers:Transformers",
     "rapidocr": "worker.backends.rapidocr:RapidOCR",
     "rapidocr-onnxruntime": "worker.backends.rapidocr:RapidOCROnnxRuntime",
@@ -156,6 +162,7 @@ BACKENDS = {
     "tesseract": "worker.backends.tesseract:Tesseract",
     "pocketsphinx": "worker.backends.pocketsphinx:PocketSphinx",
     "faster-whisper": "worker.backends.faster_whisper:FasterWhisper",
+    "replay": "worker.backends.replay:Replay",
 }
 
 
