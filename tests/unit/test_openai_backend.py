@@ -148,6 +148,36 @@ def test_a_request_is_answered_with_its_cost() -> None:
     }
 
 
+def test_a_schema_travels_as_a_strict_response_format() -> None:
+    # given a server that follows it
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    with serving(lambda *_: (200, chat(' {"a": 1}'))) as server:
+        output = one(connected(server.url).run([Input(text="hello", options={"json_schema": schema})]))
+    # then the reply is its JSON
+    assert (output.text, OpenAI.constrains) == ('{"a": 1}', True)
+    ((_, body, _),) = server.seen
+    assert body["response_format"]["type"] == "json_schema"
+    assert body["response_format"]["json_schema"] | {"name": "any"} == {"name": "any", "schema": schema, "strict": True}
+
+
+def test_a_server_that_ignores_the_schema_is_found_out() -> None:
+    with serving(lambda *_: (200, chat("Sure! Here you are."))) as server:
+        failure = failed(connected(server.url).run([Input(text="hello", options={"json_schema": {"type": "object"}})]))
+    assert (failure.kind, "json_schema" in failure.message) == (ErrorKind.MODEL, True)
+
+
+def test_json_that_the_token_limit_cut_is_handed_over_as_it_is() -> None:
+    with serving(lambda *_: (200, chat('{"a": "lo', finish_reason="length"))) as server:
+        output = one(connected(server.url).run([Input(text="hello", options={"json_schema": {"type": "object"}})]))
+    assert (output.text, output.detail["finish_reason"]) == ('{"a": "lo', "length")
+
+
+def test_a_schema_that_is_none_is_refused_without_asking() -> None:
+    with serving(echo_chat) as server:
+        failure = failed(connected(server.url).run([Input(text="hello", options={"json_schema": "{}"})]))
+    assert (failure.kind, server.seen) == (ErrorKind.INPUT, [])
+
+
 def test_many_requests_run_at_the_same_time_up_to_the_limit_and_keep_their_order() -> None:
     def slow(path: str, body: Any, raw: bytes) -> Answer:
         time.sleep(0.05)

@@ -18,6 +18,7 @@ from pydantic import Field
 
 from db.errors import WeightsError
 from worker.backends import BadInput, Input, OneByOne, Output
+from worker.backends.constrained import wanted_schema
 from worker.backends.llamacpp_engine import Engine, EngineError
 from worker.backends.transformers_head import whole_number
 from worker.media import request_text
@@ -147,9 +148,7 @@ class LlamaCpp(OneByOne):
         temperature = item.options.get("temperature", 0)
         if isinstance(temperature, bool) or not isinstance(temperature, int | float) or not 0 <= temperature <= 5:
             raise BadInput(f"Option temperature = {temperature!r} is not a number from 0 to 5.")
-        schema = item.options.get("json_schema")
-        if schema is not None and not isinstance(schema, dict):
-            raise BadInput(f"Option json_schema = {schema!r} is not a JSON schema, which is an object.")
+        schema = wanted_schema(item)
         return Wish(
             max_new_tokens=whole_number(item, "max_new_tokens", min(self.params.max_new_tokens, most), 1, most),
             temperature=float(temperature),

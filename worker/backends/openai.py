@@ -6,6 +6,7 @@ The capability decides the route: chat completions (text, pictures as data URLs)
 from __future__ import annotations
 
 import base64
+import json
 import math
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,6 +16,7 @@ from pydantic import Field
 from db.errors import RegistryError, Unreachable
 from db.registry import ServerSource
 from worker.backends import Backend, BadInput, Failure, Input, Output
+from worker.backends.constrained import wanted_schema
 from worker.backends.openai_server import Deadline, Server, ServerError, TryLater
 from worker.media import decode_image, files_of, only_file, request_text
 from worker.params import Params, checked_params
@@ -50,6 +52,8 @@ class OpenAIParams(Params):
 
 class OpenAI(Backend):
     """A client of a server that runs the model. A request that fails fails alone."""
+
+    constrains = True  # where the server does; a reply that is no JSON is refused
 
     def __init__(self, model: ModelEntry, place: Place) -> None:
         super().__init__(model, place)
@@ -100,12 +104,18 @@ class OpenAI(Backend):
         body = self._chat_body(content, self._wanted_tokens(item), temperature=_temperature(item))
         if "seed" in item.options:
             body["seed"] = item.options["seed"]
+        schema = wanted_schema(item)
+        if schema is not None:
+            form = {"name": "reply", "schema": schema, "strict": True}
+            body["response_format"] = {"type": "json_schema", "json_schema": form}
         read = self.server.post("chat/completions", deadline, json=body)
         choice = read["choices"][0]
         text = choice["message"].get("content")
         if text is None:
             reason = choice["message"].get("refusal") or f"finish_reason {choice.get('finish_reason')}"
             raise ServerError(f"{self._name} wrote no text ({reason})")
+        if schema is not None and choice.get("finish_reason") != "length" and not _is_json(text):
+            raise ServerError(f"{self._name} wrote no JSON: its server does not know response_format json_schema")
         return Output(text=text.strip(), detail={"finish_reason": choice.get("finish_reason")}, usage=_usage(read))
 
     def _chat_body(self, content: Any, most: int, *, temperature: float = 0.0) -> dict[str, Any]:
@@ -260,6 +270,14 @@ def _temperature(item: Input) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 5:
         raise BadInput(f"Option temperature = {value!r} is not a number from 0 to 5.")
     return float(value)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _usage(read: Any) -> dict[str, float]:
