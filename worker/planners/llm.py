@@ -13,7 +13,7 @@ from worker.planners.checking import checked, read_plan
 from worker.planners.params import needed_model
 from worker.planners.prompting import PromptParams, checked_prompt, quoted, renamed, render, reply_schema
 from worker.planners.retrieval import Library, Retrieval
-from worker.planners.similarity import short_list, varied
+from worker.planners.similarity import varied
 from worker.writing import write
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class LLM(Planner):
 
     def plan(self, asked: Asked) -> Planned:
         """The model's plan. Raises `PlanError` with the texts of both replies where neither can run."""
-        tools = short_list(self.library.encoder, asked.request, asked.tools, self._params.max_tools)
+        tools = self.library.short_list(asked.request, asked.tools, self._params.max_tools)
         seen = replace(asked, tools=tools)
         conversation = Conversation(self._model, self._params, seen, self._examples(seen))
         ids = [f"s{number}" for number in range(1, asked.max_steps + 1)]

@@ -118,16 +118,6 @@ def described_as(tool: Tool) -> str:
     return f"{tool.name.replace('-', ' ').replace('/', ' ')}: {tool.description}"
 
 
-def short_list(encoder: Encoder, request: str, tools: Sequence[Tool], most: int) -> tuple[Tool, ...]:
-    """The tools whose descriptions are most alike to the request, in their own order."""
-    if len(tools) <= most:
-        return tuple(tools)
-    wanted, *described = encoder.encode([request, *(described_as(tool) for tool in tools)])
-    scores = [encoder.alike(wanted, vector) for vector in described]
-    best = sorted(range(len(tools)), key=lambda place: -scores[place])[:most]
-    return tuple(tools[place] for place in sorted(best))
-
-
 def clauses(request: str) -> list[str]:
     """The parts of a request that may each ask for something; the request itself where it has but one."""
     parts = [part.strip(" .") for part in CLAUSE.split(request)]

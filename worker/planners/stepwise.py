@@ -15,7 +15,6 @@ from db.plan import Plan
 from worker.planners import Planned
 from worker.planners.llm import LLM, Conversation
 from worker.planners.prompting import PromptParams, checked_prompt, quoted, reply_schema
-from worker.planners.similarity import short_list
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,7 +48,7 @@ class Stepwise(LLM):
         left = asked.max_steps - len(asked.finished)
         if left <= 0:
             return Planned(plan=Plan(), method=self.entry.method, reason=f"All {asked.max_steps} steps are used.")
-        tools = short_list(self.library.encoder, asked.request, asked.tools, self._params.max_tools)
+        tools = self.library.short_list(asked.request, asked.tools, self._params.max_tools)
         seen = replace(asked, tools=tools, max_steps=1)
         name = next_id(asked)
         succeeded = [step.id for step in asked.finished if step.output is not None]

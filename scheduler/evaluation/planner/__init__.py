@@ -1,0 +1,1 @@
+"""Are plans right? Published requests with known tools, and generated ones with known graphs, against every planner."""
