@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.cluster import Cluster
 from benchmarks.harness import CpuMeter, Figures, Options, main, medians, say
 from db.errors import BakeoffError
 from db.states import TaskState
+from scheduler.local.cluster import Cluster
 from scheduler.submit import NewTask, submit_many
 from scheduler.waiting import wait_for
 

@@ -6,9 +6,9 @@ import time
 from typing import TYPE_CHECKING, Self
 
 from benchmarks.batching.direct import ENVIRONMENT
-from benchmarks.cluster import Cluster
 from db.errors import BakeoffError
 from db.states import TaskState
+from scheduler.local.cluster import Cluster
 from scheduler.submit import submit_many
 from scheduler.waiting import wait_for
 

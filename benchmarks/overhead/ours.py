@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from benchmarks.cluster import Cluster
 from benchmarks.overhead.driver import JUDGE, MODELS, Submitter, request
 from benchmarks.overhead.fleet import Driver, Running
 from db.settings import load_settings
+from scheduler.local.cluster import Cluster
 from scheduler.local.processes import end_process
 from scheduler.submit import NewTask, submit, submit_many
 

@@ -17,15 +17,15 @@ from celery import Celery
 from kombu.exceptions import KombuError
 from sqlalchemy import text
 
-from benchmarks.cluster import AWAY
 from db.engine import engine_of, transaction
+from scheduler.local.cluster import AWAY
 from scheduler.submit import NewTask, submit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from benchmarks.cluster import Cluster
     from db.settings import Settings
+    from scheduler.local.cluster import Cluster
 
 PAUSE = 0.5  # seconds between two tries of a submission that was refused
 UNCONFIRMED = 10.0  # seconds after which a message by name is sent again: Redis may have forgotten it

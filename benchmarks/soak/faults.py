@@ -12,13 +12,13 @@ from enum import StrEnum
 from random import Random
 from typing import TYPE_CHECKING
 
-from benchmarks.cluster import AWAY
 from benchmarks.soak.registry import MODELS, SCHEDULERS
+from scheduler.local.cluster import AWAY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from benchmarks.cluster import Cluster
+    from scheduler.local.cluster import Cluster
 
 
 class Kind(StrEnum):

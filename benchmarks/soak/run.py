@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 from rich.live import Live
 from rich.text import Text
 
-from benchmarks.cluster import AWAY, Cluster
 from benchmarks.soak import witness
 from benchmarks.soak.clients import clients
 from benchmarks.soak.faults import Fault, Injector, faults
 from benchmarks.soak.registry import members, registry, settings
 from benchmarks.soak.report import Figures, Phase, percentiles, shown
+from scheduler.local.cluster import AWAY, Cluster
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

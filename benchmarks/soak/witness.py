@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 if TYPE_CHECKING:
-    from benchmarks.cluster import Cluster
+    from scheduler.local.cluster import Cluster
 
 _WITNESS = """
 CREATE TABLE soak_change (

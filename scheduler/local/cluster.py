@@ -1,6 +1,6 @@
-"""Servers and processes of its own for a benchmark: started through the CLI, started again when they end.
+"""Servers and processes of its own for a measurement: started through the CLI, started again when they end.
 
-Everything runs in the main thread, so that whatever is started here dies with the benchmark. Call `supervise` often.
+Everything runs in the main thread, so that whatever is started here dies with its caller. Call `supervise` often.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from db import migrate
 from db.engine import engine_of, transaction
 from db.errors import BakeoffError
-from db.settings import Settings
+from db.settings import DEFAULT_PROFILE, Settings
 from scheduler.local.processes import spawn
 from scheduler.local.servers import EmbeddedPostgres, EmbeddedRedis
 
@@ -39,7 +39,7 @@ STOP_WITHIN = 20.0
 #: What a server that is away, or an interrupted statement, raises.
 AWAY = (BakeoffError, SQLAlchemyError, psycopg.Error, redis.RedisError)
 
-_ROOT = Path(__file__).resolve().parents[1]
+_ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass
@@ -56,15 +56,18 @@ class Member:
 class Cluster:
     """A Postgres, a Redis, a registry and its processes, in a folder of their own."""
 
-    def __init__(self, folder: Path, registry: str, settings: Mapping[str, str]) -> None:
+    def __init__(
+        self, folder: Path, registry: str, settings: Mapping[str, str], *, profile: str = DEFAULT_PROFILE
+    ) -> None:
         self.folder = folder
+        self.profile = profile
         self.home = folder / "home"
         self.postgres = EmbeddedPostgres(folder / "postgres")
         self.redis = EmbeddedRedis(folder / "redis")
         self.members: dict[str, Member] = {}
         self._registry = folder / "models.toml"
         self._registry.write_text(registry)
-        self._settings = dict(settings)
+        self._settings = {"BAKEOFF_PROFILE": profile, **settings}
 
     # --- its life
 
@@ -91,12 +94,12 @@ class Cluster:
                 member.ended_at = None
                 member.starts += 1
 
-    def wait_ready(self) -> None:
-        """Return when every process says that it is ready. Raises `BakeoffError`."""
-        deadline = time.monotonic() + READY_WITHIN
+    def wait_ready(self, within: float = READY_WITHIN) -> None:
+        """Return when every process says that it is ready. Raises `BakeoffError` after so many seconds."""
+        deadline = time.monotonic() + within
         while not self.all_ready():
             if time.monotonic() > deadline:
-                raise BakeoffError(f"Not everything was ready within {READY_WITHIN:g} s; see the logs in {self.folder}")
+                raise BakeoffError(f"Not everything was ready within {within:g} s; see the logs in {self.folder}")
             self.supervise()
             time.sleep(0.1)
 
@@ -157,7 +160,7 @@ class Cluster:
             database_url=SecretStr(self.postgres.url),
             redis_url=SecretStr(self.redis.url),
             models_file=self._registry,
-            profile="demo",
+            profile=self.profile,
             blob_url=None,
         )
 
