@@ -1,0 +1,115 @@
+"""The arms: ways to come from several answers to one score, each with what it cost."""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from db.registry import JudgeEntry
+from worker.judges import Answer, Question, create_judge
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from scheduler.evaluation.ablation.rows import Kind, Row
+    from worker.backends import LanguageModel
+
+BEST_SINGLE, RANDOM, ORACLE = "best single", "random", "oracle"
+#: arm → method of the judge that picks
+JUDGED = {
+    "LLM only": "llm",
+    "similarity only": "consensus",
+    "similarity + LLM": "llm_consensus",
+    "pairwise, both orders": "llm_pairwise",
+}
+ARMS = (BEST_SINGLE, RANDOM, *JUDGED, ORACLE)
+RESAMPLES = 2000
+
+
+class Counting:
+    """A language model that counts the prompts it reads."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self._model = model
+        self.identity = model.identity
+        self.calls = 0
+
+    def option_logprobs(self, prompts: Sequence[str], options: Sequence[str]) -> list[list[float]]:
+        """See `LanguageModel`."""
+        self.calls += len(prompts)
+        return self._model.option_logprobs(prompts, options)
+
+    def continuation_logprobs(self, prompt: str, continuations: Sequence[str]) -> list[float]:
+        """See `LanguageModel`."""
+        self.calls += len(continuations)
+        return self._model.continuation_logprobs(prompt, continuations)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One arm over the rows: a score per row, prompts that the judge's model read, and seconds."""
+
+    arm: str
+    scores: list[float]
+    calls: int = 0
+    seconds: float = 0.0
+
+
+def run_arm(arm: str, rows: Sequence[Row], models: Sequence[str], kind: Kind, model: LanguageModel, seed: int) -> Run:
+    """One arm over the rows. `models` are the candidates, best on the fit rows first, which is their rank.
+
+    With a seed the ranks are shuffled row by row: a judge that cannot decide then picks at random.
+    """
+    if arm == BEST_SINGLE:
+        return Run(arm=arm, scores=[row.scores[models[0]] for row in rows])
+    if arm == RANDOM:
+        return Run(arm=arm, scores=[sum(row.scores[name] for name in models) / len(models) for row in rows])
+    if arm == ORACLE:
+        return Run(arm=arm, scores=[max(row.scores[name] for name in models) for row in rows])
+    counting = Counting(model)
+    judge = create_judge(judge_entry(arm, kind), counting)
+    started = time.perf_counter()
+    scores = []
+    for row in rows:
+        decision = judge.decide(question(row, models, kind, seed))
+        scores.append(row.scores[models[decision.ranking[0].int]])
+    return Run(arm=arm, scores=scores, calls=counting.calls, seconds=time.perf_counter() - started)
+
+
+def judge_entry(arm: str, kind: Kind) -> JudgeEntry:
+    """The judge of an arm, as the registry would name it."""
+    method, params = JUDGED[arm], dict[str, object]()
+    if method in {"consensus", "llm_consensus"}:
+        params["similarity"] = kind.similarity
+    if method == "consensus":
+        params["answers"] = "closed" if kind.similarity == "answer" else "open"
+    return JudgeEntry(name=f"ablation-{method}", method=method, params=params)
+
+
+def question(row: Row, models: Sequence[str], kind: Kind, seed: int) -> Question:
+    """What a judge sees of a row: answers without names, their ids the places of `models`."""
+    ranks = list(range(len(models)))
+    if seed:
+        random.Random(f"{seed} {row.id}").shuffle(ranks)  # noqa: S311 - a fixed shuffle, not a secret
+    answers = tuple(
+        Answer(id=UUID(int=place), model=f"candidate-{place}", text=row.answers[model], rank=ranks[place])
+        for place, model in enumerate(models)
+    )
+    return Question(
+        id=UUID(int=0), capability=kind.capability, instruction=kind.instruction, request=row.request, answers=answers
+    )
+
+
+def mean(values: Sequence[float]) -> float:
+    """The mean; 0 of nothing."""
+    return sum(values) / len(values) if values else 0.0
+
+
+def paired_interval(differences: Sequence[float], seed: int = 1) -> tuple[float, float]:
+    """95 % bootstrap interval of a mean of differences between two arms on the same rows."""
+    dice = random.Random(seed)  # noqa: S311 - a fixed resampling, not a secret
+    means = sorted(mean(dice.choices(differences, k=len(differences))) for _ in range(RESAMPLES))
+    return means[int(0.025 * RESAMPLES)], means[int(0.975 * RESAMPLES) - 1]
