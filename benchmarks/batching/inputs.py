@@ -9,8 +9,9 @@ import numpy as np
 import soundfile
 
 from benchmarks.batching.samples import Sample
-from benchmarks.demo.recordings import UTTERANCES, disturb, make_recordings
+from benchmarks.demo.recordings import UTTERANCES, make_recordings
 from benchmarks.demo.sentences import sentence
+from scheduler.evaluation.inputs import disturb
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,9 +12,10 @@ from unittest.mock import patch
 import captcha.image
 import matplotlib as mpl
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import ImageFont
 
 from benchmarks.demo.sentences import sentence
+from scheduler.evaluation.inputs import CONDITIONS, Font, degrade, render_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,14 +23,11 @@ if TYPE_CHECKING:
 OCR = "image-to-text/ocr"
 SPEECH = "automatic-speech-recognition"
 
-CONDITIONS = ("clean", "noise", "blur", "rotation", "upside down", "small", "low contrast", "salt", "inverted")
 CURVES = (0, 1, 3)  # drawn over a captcha, besides the one it always has
 _CAPTCHA_LETTERS = "".join(sorted(set(string.ascii_lowercase + string.digits) - set("ijlo01")))
 _CAPTCHA_FONT = Path(captcha.image.__file__).parent / "data" / "DroidSansMono.ttf"
 _SANS = "DejaVuSans.ttf"
 _FONTS = (_SANS, "DejaVuSerif.ttf", "DejaVuSansMono.ttf", "DejaVuSerif-Bold.ttf", "DroidSansMono.ttf", "default")
-
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +56,7 @@ def _line(folder: Path, seed: int, index: int) -> DemoInput:
     random = Random(f"line {seed} {index}")
     condition = CONDITIONS[(index + seed) % len(CONDITIONS)]
     text = sentence(random)
-    picture = _render(text, _font(random.choice(_FONTS), random.choice((22, 28, 34))))
+    picture = render_line(text, _font(random.choice(_FONTS), random.choice((22, 28, 34))))
     picture = degrade(picture, condition, np.random.default_rng([seed, index]))
     path = folder / f"line-{index:03d}-{condition.replace(' ', '-')}.png"
     picture.convert("RGB").save(path)
@@ -105,42 +103,3 @@ def _font(name: str, size: int) -> Font:
         return ImageFont.load_default(size)
     path = _CAPTCHA_FONT if name == _CAPTCHA_FONT.name else _dejavu(name)
     return ImageFont.truetype(str(path), size)
-
-
-def _render(text: str, font: Font) -> Image.Image:
-    _, _, right, bottom = font.getbbox(text)
-    picture = Image.new("L", (int(right) + 40, int(bottom) + 40), 255)
-    ImageDraw.Draw(picture).text((20, 20), text, font=font, fill=0)
-    return picture
-
-
-def degrade(picture: Image.Image, condition: str, rng: np.random.Generator) -> Image.Image:
-    """The picture in one of `CONDITIONS`; how strongly is drawn, from mild to what people still read with ease."""
-    pixels = np.asarray(picture).astype(np.float64)
-    match condition:
-        case "clean":
-            return picture
-        case "noise":
-            pixels = pixels + rng.normal(0, rng.uniform(60, 140), pixels.shape)
-        case "blur":
-            return picture.filter(ImageFilter.GaussianBlur(rng.uniform(1.5, 3)))
-        case "rotation":
-            angle = rng.uniform(4, 12) * rng.choice((-1, 1))
-            return picture.rotate(angle, Image.Resampling.BICUBIC, expand=True, fillcolor=255)
-        case "upside down":
-            return picture.rotate(180)
-        case "small":
-            factor = rng.uniform(3, 4)
-            return picture.resize((int(picture.width / factor), int(picture.height / factor))).resize(picture.size)
-        case "low contrast":
-            shade = np.linspace(-60, 60, pixels.shape[1])[None]
-            pixels = 150 + (pixels - 128) * rng.uniform(0.03, 0.12) + shade
-        case "salt":
-            grain, share = rng.random(pixels.shape), rng.uniform(0.05, 0.15)
-            pixels[grain < share] = 0
-            pixels[grain > 1 - share] = 255
-        case "inverted":
-            pixels = 255 - pixels
-        case _:
-            raise ValueError(f"condition {condition!r} is none of {', '.join(CONDITIONS)}")
-    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))

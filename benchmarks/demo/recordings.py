@@ -20,10 +20,10 @@ from random import Random
 import numpy as np
 import platformdirs
 import soundfile
-from numpy.typing import NDArray
 
 from benchmarks.demo.inputs import SPEECH, DemoInput
 from db.errors import WeightsError
+from scheduler.evaluation.inputs import Samples, disturb
 
 _PACKAGE = "pocketsphinx==5.1.1"
 _SDIST = "pocketsphinx-5.1.1.tar.gz"
@@ -31,8 +31,6 @@ _SHA256 = "675778b309a22dfc9b7d37f7621976bba491d2a5f8c59696bd77fd6d07271355"
 _DATA = "pocketsphinx-5.1.1/test/data"
 _RATE = 16_000
 _MAX_MEMBER = 10_000_000
-
-Samples = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,21 +99,6 @@ def make_recordings(folder: Path, *, seed: int, count: int, cache: Path) -> list
         family = "noisy" if index in noisy else "utterances"
         made.append(DemoInput(path=path, capability=SPEECH, family=family, condition=condition, truth=utterance.truth))
     return made
-
-
-def disturb(samples: Samples, condition: str, rng: np.random.Generator) -> Samples:
-    """The sound with noise of a signal-to-noise ratio: `clean`, `hiss N dB` (white) or `hum N dB` (brown)."""
-    if condition == "clean":
-        return samples
-    kind, level, _ = condition.split()
-    noise = rng.normal(size=len(samples))
-    if kind == "hum":
-        noise = np.cumsum(noise)
-        noise -= np.convolve(noise, np.ones(801) / 801, mode="same")  # without its slow drift
-    power = float((samples**2).mean()) / 10 ** (float(level) / 10)
-    mixed: Samples = samples + noise * np.sqrt(power / float((noise**2).mean()))
-    loudest = max(1.0, float(np.abs(mixed).max()))
-    return np.asarray(mixed / loudest, dtype=np.float64)
 
 
 def fetch(cache: Path) -> Path:

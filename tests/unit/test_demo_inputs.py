@@ -18,10 +18,11 @@ import soundfile
 from PIL import Image
 
 from benchmarks.demo import recordings
-from benchmarks.demo.inputs import CONDITIONS, OCR, SPEECH, DemoInput, degrade, render_images
-from benchmarks.demo.recordings import UTTERANCES, disturb, make_recordings
+from benchmarks.demo.inputs import OCR, SPEECH, DemoInput, render_images
+from benchmarks.demo.recordings import UTTERANCES, make_recordings
 from benchmarks.demo.sentences import sentence
 from db.errors import WeightsError
+from scheduler.evaluation.inputs import CONDITIONS, degrade, disturb
 
 
 def hashes(items: list[DemoInput]) -> list[str]:
