@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from db.errors import RegistryError, WeightsError
@@ -193,8 +192,7 @@ def test_it_opens_no_port_and_leaves_nothing_behind(weights: Path) -> None:
     backend = LlamaCpp(entry(), Place(weights=weights))
     backend.load()
     folder = backend.engine._folder
-    listening = subprocess.run(["ss", "-ltnp"], capture_output=True, text=True, check=False).stdout
-    assert f"pid={os.getpid()}," not in listening
+    assert [c for c in psutil.Process().net_connections("inet") if c.status == psutil.CONN_LISTEN] == []
     assert folder.stat().st_mode & 0o077 == 0
     backend.close()
     assert not folder.exists()
