@@ -12,7 +12,7 @@ SOFT_BEFORE_HARD = 10.0  # seconds a batch has to end after its soft limit
 
 
 def check_limits(settings: Settings, registry: Registry | None = None) -> None:
-    """Raise `SettingsError` where a batch of a model, or a question to a judge or planner, does not fit into a message."""
+    """Raise `SettingsError` where a batch of a model, or a question to a judge, does not fit into a message."""
     registry = registry or settings.registry
     timeouts = {f"judges.{name}": registry.judges[name].timeout for name in sorted(registry.judges_in_use())}
     timeouts |= {f"planners.{name}": entry.timeout for name, entry in registry.planners.items()}

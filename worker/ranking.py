@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ PROMPT = "rank-models-1"
 MOST = 20  # models that are described to it; those with the most downloads, where there are more
 LONGEST = 300  # characters of a description
 TOKENS = 120
+WHOLE = r"(?<![\w.-]){}(?![\w-])"  # a name, not a part of one
 
 
 def rank_models(backend: Backend, request: str, capability: CapabilityEntry, models: Sequence[ModelEntry]) -> list[str]:
@@ -62,6 +64,6 @@ def named_in(text: str, names: Sequence[str]) -> list[str]:
         listed = []
     found = [name for name in listed if name in names] if isinstance(listed, list) else []
     if not found:
-        places = {name: place for name in names if (place := text.find(name)) >= 0}
-        found = sorted(places, key=lambda name: (places[name], -len(name)))
+        places = {name: match.start() for name in names if (match := re.search(WHOLE.format(re.escape(name)), text))}
+        found = sorted(places, key=lambda name: places[name])
     return list(dict.fromkeys(found))

@@ -145,10 +145,13 @@ def children_of(registry: Registry, profile: str, stop_seconds: float = 20.0) ->
 
 
 def _sharing(roles: dict[str, set[str]]) -> list[tuple[tuple[str, ...], list[str]]]:
-    """Roles that go into one process, since they ask the same models, and those models."""
+    """Roles that go into one process, since they ask the same models, and those models.
+
+    One that asks nobody joins the role before it: it takes no memory to speak of.
+    """
     together: list[tuple[list[str], set[str]]] = []
     for role, models in roles.items():
-        near = [group for group in together if group[1] & models]
+        near = [group for group in together if group[1] & models] if models else together[-1:]
         together = [group for group in together if group not in near]
         together.append(([*(name for names, _ in near for name in names), role], models.union(*(g[1] for g in near))))
     return [(tuple(names), sorted(models)) for names, models in together]

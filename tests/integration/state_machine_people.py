@@ -128,7 +128,7 @@ class Workers:
             "lost": lambda connection: connection.execute(
                 text(
                     f"UPDATE {leased.table} SET lease_until = now() - interval '1 s' "
-                    f"WHERE token = :token AND status = '{leased.held}'"
+                    f"WHERE token = :token AND {leased.held}"
                 ),
                 {"token": held.token},
             ),

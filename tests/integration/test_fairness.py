@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from db.errors import BacklogFull
 from db.settings import Settings
 from scheduler.submit import NewTask, submit
-from tests.conftest import Installation, _installation, wait_until
+from tests.conftest import Installation, make_installation, wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -61,7 +61,7 @@ def flooded(
     servers: tuple[str, str], template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
     """Everything runs, and one source has stored thousands of tasks in one statement."""
-    for made in _installation(servers, tmp_path_factory.mktemp("flooded"), template):
+    for made in make_installation(servers, tmp_path_factory.mktemp("flooded"), template):
         start_flooded(made)
         yield made
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from db.blobs import blob_store
-from tests.conftest import SCRIPTED, Installation, _installation, wait_until
+from tests.conftest import SCRIPTED, Installation, make_installation, wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -28,7 +28,7 @@ def running(
     servers: tuple[str, str], template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
     """Three text models, a judge and a scheduler, with a short patience."""
-    for made in _installation(servers, tmp_path_factory.mktemp("operator"), template):
+    for made in make_installation(servers, tmp_path_factory.mktemp("operator"), template):
         made.models_file.write_text(PATIENT)
         made.settings |= {
             "BAKEOFF_BIND_WAIT": "2",

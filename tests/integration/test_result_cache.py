@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Installation, _installation, wait_until
+from tests.conftest import Installation, make_installation, wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -55,7 +55,7 @@ def write(installation: Installation, version: str = "one") -> None:
 def running(
     servers: tuple[str, str], template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
-    for made in _installation(servers, tmp_path_factory.mktemp("cache"), template):
+    for made in make_installation(servers, tmp_path_factory.mktemp("cache"), template):
         made.settings |= {"BAKEOFF_SETTLE_SECONDS": "0", "BAKEOFF_CACHE_MAX_BYTES": "1000"}
         write(made)
         made.start_all(("steady", "moody", "twin"))
