@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from db.errors import UsageError
 from scheduler.evaluation.ablation import command
-from scheduler.evaluation.ablation.arms import ARMS, paired_interval, question, run_arm
+from scheduler.evaluation.ablation.arms import ARMS, Contest, paired_interval, question
 from scheduler.evaluation.ablation.report import ablation
 from scheduler.evaluation.ablation.rows import KINDS, best_models, find_set, part_of, read_set
 
@@ -164,6 +164,13 @@ def test_a_limit_is_the_same_rows_every_time(sums: Path) -> None:
     assert (one["support"], len(one["models"])) == (5, 2)
 
 
+def test_when_the_time_is_up_all_arms_have_the_same_rows(sums: Path) -> None:
+    found = ablation(read_set(sums), Knowing("####"), candidates=3, seconds=0)
+    runs = Contest(["strong", "weak-1"], KINDS["multi_gsm8k"], Knowing("####")).run(read_set(sums).rows, 0)
+    assert found["support"] == 1
+    assert {len(run.scores) for run in runs.values()} == {1}
+
+
 def test_no_label_reaches_a_judge(sums: Path, tmp_path: Path) -> None:
     # given the same set with every label turned round
     rows = [json.loads(line) for line in sums.read_text().splitlines()]
@@ -177,8 +184,7 @@ def test_no_label_reaches_a_judge(sums: Path, tmp_path: Path) -> None:
     for path in (sums, turned):
         model = Knowing("####")
         kind = KINDS["multi_gsm8k"]
-        for arm in ARMS:
-            run_arm(arm, read_set(path).part("report"), ["strong", "weak-1", "weak-2"], kind, model, 0)
+        Contest(["strong", "weak-1", "weak-2"], kind, model).run(read_set(path).part("report"))
         asked.append(model.seen)
     # then the judges read the same prompts
     assert asked[0] == asked[1]

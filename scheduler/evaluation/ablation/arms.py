@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -12,7 +13,7 @@ from db.registry import JudgeEntry
 from worker.judges import Answer, Question, create_judge
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from scheduler.evaluation.ablation.rows import Kind, Row
     from worker.backends import LanguageModel
@@ -48,35 +49,47 @@ class Counting:
         return self._model.continuation_logprobs(prompt, continuations)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Run:
     """One arm over the rows: a score per row, prompts that the judge's model read, and seconds."""
 
     arm: str
-    scores: list[float]
+    scores: list[float] = field(default_factory=list)
     calls: int = 0
     seconds: float = 0.0
 
 
-def run_arm(arm: str, rows: Sequence[Row], models: Sequence[str], kind: Kind, model: LanguageModel, seed: int) -> Run:
-    """One arm over the rows. `models` are the candidates, best on the fit rows first, which is their rank.
+class Contest:
+    """The arms over one set's rows. `models` are the candidates, best on the fit rows first, which is their rank.
 
     With a seed the ranks are shuffled row by row: a judge that cannot decide then picks at random.
     """
-    if arm == BEST_SINGLE:
-        return Run(arm=arm, scores=[row.scores[models[0]] for row in rows])
-    if arm == RANDOM:
-        return Run(arm=arm, scores=[sum(row.scores[name] for name in models) / len(models) for row in rows])
-    if arm == ORACLE:
-        return Run(arm=arm, scores=[max(row.scores[name] for name in models) for row in rows])
-    counting = Counting(model)
-    judge = create_judge(judge_entry(arm, kind), counting)
-    started = time.perf_counter()
-    scores = []
-    for row in rows:
-        decision = judge.decide(question(row, models, kind, seed))
-        scores.append(row.scores[models[decision.ranking[0].int]])
-    return Run(arm=arm, scores=scores, calls=counting.calls, seconds=time.perf_counter() - started)
+
+    def __init__(self, models: Sequence[str], kind: Kind, model: LanguageModel, seed: int = 0) -> None:
+        self._models, self._kind, self._seed = models, kind, seed
+        self._model = Counting(model)
+        self._judges = {arm: create_judge(judge_entry(arm, kind), self._model) for arm in JUDGED}
+
+    def run(self, rows: Iterable[Row], seconds: float = math.inf) -> dict[str, Run]:
+        """Every arm on every row; no further row is begun when the time is up, so that all arms have the same rows."""
+        runs = {arm: Run(arm=arm) for arm in ARMS}
+        started = time.perf_counter()
+        for row in rows:
+            for run in runs.values():
+                calls, before = self._model.calls, time.perf_counter()
+                run.scores.append(self._score(run.arm, row))
+                run.calls += self._model.calls - calls
+                run.seconds += time.perf_counter() - before
+            if time.perf_counter() - started > seconds:
+                break
+        return runs
+
+    def _score(self, arm: str, row: Row) -> float:
+        scores = [row.scores[model] for model in self._models]
+        if arm in JUDGED:
+            decision = self._judges[arm].decide(question(row, self._models, self._kind, self._seed))
+            return scores[decision.ranking[0].int]
+        return {BEST_SINGLE: scores[0], RANDOM: mean(scores), ORACLE: max(scores)}[arm]
 
 
 def judge_entry(arm: str, kind: Kind) -> JudgeEntry:

@@ -10,7 +10,8 @@ import typer
 from db.errors import UsageError
 from db.registry import read_registry
 from db.settings import load_settings
-from scheduler.cli.output import console, print_json, seconds, table
+from scheduler.cli import output
+from scheduler.cli.output import console, print_json, table
 from scheduler.evaluation.ablation.report import ablation
 from scheduler.evaluation.ablation.rows import find_set, read_set
 from worker.backends import LanguageModel, Place, create_backend
@@ -28,6 +29,7 @@ def ablation_command(
     limit: Annotated[
         int | None, typer.Option(min=1, help="Rows per set; default: all that are kept to report.")
     ] = None,
+    seconds: Annotated[float | None, typer.Option(min=1, help="Begin no further row of a set after so long.")] = None,
     candidates: Annotated[
         int | None, typer.Option(min=2, max=16, help="Models per row, best on the fit rows; default: as tasks have.")
     ] = None,
@@ -46,7 +48,7 @@ def ablation_command(
                 f"--judge-model {judge_model}: its backend {model.model.backend!r} tells no probabilities."
             )
         count = candidates or settings.candidates
-        found = [ablation(one, model, limit=limit, candidates=count, seed=int(blind)) for one in sets]
+        found = [ablation(one, model, candidates=count, limit=limit, seconds=seconds, seed=int(blind)) for one in sets]
     finally:
         model.close()
     if as_json:
@@ -81,7 +83,7 @@ def _print(found: dict[str, Any]) -> None:
             "" if arm["recovered"] is None else f"{arm['recovered']:+.0%}",
             f"{arm['difference']:+.3f} [{low:+.3f}, {high:+.3f}]",
             str(arm["calls"]),
-            seconds(arm["seconds"]),
+            output.seconds(arm["seconds"]),
         )
     console.print(out)
     console.print()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
-from scheduler.evaluation.ablation.arms import ARMS, BEST_SINGLE, ORACLE, Run, mean, paired_interval, run_arm
+from scheduler.evaluation.ablation.arms import BEST_SINGLE, ORACLE, Contest, Run, mean, paired_interval
 from scheduler.evaluation.ablation.rows import best_models
 
 if TYPE_CHECKING:
@@ -13,20 +14,29 @@ if TYPE_CHECKING:
 
 
 def ablation(
-    evaluation: EvaluationSet, model: LanguageModel, *, limit: int | None, candidates: int, seed: int = 0
+    evaluation: EvaluationSet,
+    model: LanguageModel,
+    *,
+    candidates: int,
+    limit: int | None = None,
+    seconds: float | None = None,
+    seed: int = 0,
 ) -> dict[str, Any]:
-    """Every arm on the rows kept for reporting. The candidates are the best models of the fit rows."""
+    """Every arm on the rows kept for reporting, as many as `seconds` allow.
+
+    The candidates are the best models of the fit rows.
+    """
     fit, rows = evaluation.part("fit"), evaluation.part("report")[:limit]
     models = best_models(fit, candidates)
     rows = [row for row in rows if set(models) <= set(row.answers)]
-    runs = {arm: run_arm(arm, rows, models, evaluation.kind, model, seed) for arm in ARMS}
+    runs = Contest(models, evaluation.kind, model, seed).run(rows, math.inf if seconds is None else seconds)
     return {
         "set": evaluation.name,
         "note": evaluation.kind.note,
         "judge_model": model.identity,
         "models": models,
         "fit": len(fit),
-        "support": len(rows),
+        "support": len(runs[BEST_SINGLE].scores),
         "ranks": "shuffled" if seed else "by fit rows",
         "arms": [_figures(run, runs[BEST_SINGLE], runs[ORACLE]) for run in runs.values()],
     }
