@@ -157,6 +157,28 @@ def stop_waiting(connection: Connection) -> int:
     ).rowcount
 
 
+def unblock_after(connection: Connection, done: Sequence[UUID]) -> int:
+    """What waited for these subtasks, and for nothing else, becomes ready at once.
+
+    Two parents that finish at the same moment do not see each other: their child is left to `unblock`.
+    """
+    return connection.execute(
+        text(
+            """
+            UPDATE subtask SET status = 'ready'
+            WHERE id IN (
+                SELECT s.id FROM subtask AS s
+                WHERE s.id IN (SELECT subtask_id FROM subtask_need WHERE needs_id = ANY(CAST(:done AS uuid[])))
+                  AND s.status || '' = 'blocked' AND NOT EXISTS (
+                    SELECT FROM subtask_need AS n JOIN subtask AS needed ON needed.id = n.needs_id
+                    WHERE n.subtask_id = s.id AND needed.status <> 'done')
+                ORDER BY s.id FOR UPDATE SKIP LOCKED)
+            """
+        ),
+        {"done": list(done)},
+    ).rowcount
+
+
 def unblock(connection: Connection) -> int:
     """Blocked subtasks whose needs are all done become ready. Two parents that finish at once cannot strand a child."""
     return connection.execute(

@@ -14,7 +14,7 @@ from db.engine import CHANNEL
 from db.errors import BacklogFull, InvalidRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,15 +246,21 @@ def read_pending(connection: Connection, tasks: Sequence[UUID]) -> list[PendingT
     return [PendingTask(**row._mapping) for row in rows]  # noqa: SLF001 - the documented name
 
 
-def start_tasks(connection: Connection, subtasks: Sequence[SubtaskRow], max_subtasks: int = 256) -> None:
+def start_tasks(
+    connection: Connection,
+    subtasks: Sequence[SubtaskRow],
+    max_subtasks: int = 256,
+    known: Mapping[UUID, Collection[str]] | None = None,
+) -> None:
     """Store the subtasks of locked tasks that are pending, or whose plan is stored, and set the tasks running.
 
-    A subtask that needs others is blocked until they are done, the rest is ready. They may need subtasks of the same
-    task that were stored before. One statement. Raises `InvalidRequest` where a task has over `max_subtasks`.
+    A subtask that needs others is blocked until they are done, the rest is ready. `known` are subtasks of these tasks
+    that were stored before. One statement. Raises `InvalidRequest` where a task has over `max_subtasks`, or a subtask
+    needs one that its task does not have.
     """
     if not subtasks:
         return
-    _check_plans(subtasks, max_subtasks)
+    _check_plans(subtasks, max_subtasks, known or {})
     connection.execute(
         text(
             """
@@ -302,15 +308,19 @@ def _subtask_json(row: SubtaskRow) -> dict[str, Any]:
     }
 
 
-def _check_plans(subtasks: Sequence[SubtaskRow], max_subtasks: int) -> None:
+def _check_plans(subtasks: Sequence[SubtaskRow], max_subtasks: int, before: Mapping[UUID, Collection[str]]) -> None:
     names: dict[UUID, set[str]] = {}
     for row in subtasks:
-        names.setdefault(row.task_id, set()).add(row.name)
+        names.setdefault(row.task_id, set(before.get(row.task_id, ()))).add(row.name)
     for task, known in names.items():
         if len(known) > max_subtasks:
             raise InvalidRequest(
                 f"The plan of task {task} has {len(known)} subtasks; BAKEOFF_MAX_SUBTASKS allows {max_subtasks}."
             )
+    for row in subtasks:
+        for name in row.needs:
+            if name not in names[row.task_id] or name == row.name:
+                raise InvalidRequest(f"Subtask {row.name!r} needs {name!r}, which is no other subtask of its task.")
 
 
 def _iso(moment: datetime | None) -> str | None:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 
 from db.endings import finish_tasks
 from db.lease import Claim
-from db.subtasks import READ
+from db.subtasks import READ, unblock_after
 from db.tasks import announce
 
 if TYPE_CHECKING:
@@ -164,7 +164,8 @@ def store_verdicts(connection: Connection, token: UUID, verdicts: Sequence[Verdi
     if rows:
         tasks = list({row.task_id for row in rows})
         if finish_tasks(connection, tasks) < len(tasks):
-            announce(connection, "subtask")  # others may have waited for these
+            unblock_after(connection, [row.id for row in rows])
+            announce(connection, "subtask")
     return [row.id for row in rows]
 
 

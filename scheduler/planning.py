@@ -149,7 +149,7 @@ def _start_planned(connection: Connection, settings: Settings, tasks: Sequence[P
         except InvalidRequest as error:
             refused[task.id] = _refusal(task, error)
     keep_plans(connection, kept)
-    start_tasks(connection, rows, settings.max_subtasks)
+    start_tasks(connection, rows, settings.max_subtasks, {task.id: task.known for task in tasks})
     reject_tasks(connection, refused)
     end_plans(connection, sorted(set(kept) - {row.task_id for row in rows}))
 

@@ -351,6 +351,4 @@ def test_tasks_wait_for_a_planner_and_why_says_so(planning: Installation) -> Non
     assert "start `bakeoff worker --planner`" in planning.run("why", task).out
     # and is planned when one comes
     planning.start("thinker", "worker", "--planner", "--integrator")
-    wait_until(
-        lambda: planning.query("SELECT FROM task WHERE id = :t AND status = 'done'", t=task), 40, planning.logs
-    )
+    wait_until(lambda: planning.query("SELECT FROM task WHERE id = :t AND status = 'done'", t=task), 40, planning.logs)

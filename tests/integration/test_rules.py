@@ -16,7 +16,7 @@ from db.settings import BreakerRules
 from db.states import ModelState
 from db.workers import model_states, sync_models
 from scheduler.replacing import FIRST
-from tests.integration.test_transitions import charge, claim, finish_all, judge, rows, run, store, subtask_of
+from tests.integration.test_transitions import charge, claim, decide, finish_all, judge, rows, run, store, subtask_of
 
 pytestmark = pytest.mark.integration
 
@@ -96,6 +96,21 @@ def test_a_blocked_subtask_becomes_ready_when_all_it_needs_is_done(database: Eng
     run(database, "UPDATE subtask SET status = 'done', finished_at = now() WHERE name = 'b'")
 
     assert do(database, subtasks.unblock) == 1
+    assert status(database, task)["c"] == "ready"
+
+
+def test_a_step_starts_with_the_verdict_that_it_waited_for(database: Engine) -> None:
+    # given two steps that a third one waits for
+    task = plan(database, needs={"a": (), "b": (), "c": ("a", "b")})
+    for name in ("a", "b"):
+        (message,) = send(database, task, "alpha", name=name)
+        finish_all(database, [message])
+        assert status(database, task)["c"] == "blocked"
+
+        # when each is judged
+        decide(database, judge(database, message.subtask_ids[0]), message.candidate_ids[0])
+
+    # then the second verdict makes it ready in its own transaction, and what it reads is what the winners said
     assert status(database, task)["c"] == "ready"
 
 

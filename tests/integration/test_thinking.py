@@ -136,7 +136,7 @@ def test_a_failure_waits_and_is_charged_only_where_it_is_the_tasks(database: Eng
 
 
 def test_planning_is_given_up_after_its_attempts_and_past_the_deadline(database: Engine, waiting: UUID) -> None:
-    rows(database, "UPDATE task SET attempt = max_attempts, error = '{\"message\": \"lost\"}'")
+    rows(database, 'UPDATE task SET attempt = max_attempts, error = \'{"message": "lost"}\'')
     with database.begin() as connection:
         thinking.expire_thinking(connection)
     row = the_task(database)
@@ -188,7 +188,7 @@ def test_a_done_plan_waits_for_its_integrator_whose_answer_ends_it(database: Eng
     [
         ("deadline = now() - interval '1 second'", "Nobody wrote the answer: the deadline passed."),
         (
-            "attempt = 3, error = '{\"message\": \"it wrote nothing\"}'",
+            'attempt = 3, error = \'{"message": "it wrote nothing"}\'',
             "Nobody wrote the answer: it was tried as often as a task may be (it wrote nothing).",
         ),
     ],
