@@ -13,7 +13,7 @@ from worker.planners.checking import checked, read_plan
 from worker.planners.params import needed_model
 from worker.planners.prompting import PromptParams, checked_prompt, quoted, renamed, render, reply_schema
 from worker.planners.retrieval import Library, Retrieval
-from worker.planners.similarity import varied
+from worker.planners.similarity import asking, varied
 from worker.writing import write
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class LLM(Planner):
         if not near:
             return []
         encoder = self.library.encoder
-        wanted, *vectors = encoder.encode([asked.request, *(example.request for example in near)])
+        wanted, *vectors = encoder.encode([asking(asked.request), *(asking(example.request) for example in near)])
         alike = [encoder.alike(wanted, vector) for vector in vectors]
         between = [[encoder.alike(one, other) for other in vectors] for one in vectors]
         chosen = varied(alike, between, self._params.examples, self._params.variety)

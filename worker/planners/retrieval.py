@@ -18,8 +18,8 @@ from worker.params import Params
 from worker.planners import Planned, Planner
 from worker.planners.adapting import adapted
 from worker.planners.params import planner_params
-from worker.planners.shapes import Shape, f1, shape_of
-from worker.planners.similarity import Encoder, clauses, described_as, encoder_of
+from worker.planners.shapes import Shape, common_edges, common_nodes, shape_of
+from worker.planners.similarity import Encoder, asking, clauses, described_as, encoder_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,11 +50,11 @@ class Library:
 
     def __init__(self, examples: Sequence[Example], embedder: Backend | None) -> None:
         self.examples = examples
-        self.encoder: Encoder = encoder_of(embedder, [example.request for example in examples])
+        self.encoder: Encoder = encoder_of(embedder, [asking(example.request) for example in examples])
 
     def alike(self, request: str) -> list[float]:
         """Similarity of each example's request, in the order of the examples."""
-        vector = self.encoder.encode([request])[0]
+        vector = self.encoder.encode([asking(request)])[0]
         return [self.encoder.alike(vector, other) for other in self._vectors()]
 
     def nearest(self, asked: Asked, most: int) -> list[Neighbour]:
@@ -77,7 +77,7 @@ class Library:
         """
         if len(tools) <= most:
             return tuple(tools)
-        parts = self.encoder.encode([request, *clauses(request)])
+        parts = self.encoder.encode([asking(request), *clauses(request)])
         scores = {
             tool.name: max(self.encoder.alike(part, vector) for part in parts)
             for tool, vector in zip(tools, self.encoder.encode([described_as(tool) for tool in tools]), strict=True)
@@ -89,7 +89,7 @@ class Library:
         return tuple(tools[place] for place in sorted(best))
 
     def _vectors(self) -> list[Any]:
-        return self.encoder.encode([example.request for example in self.examples])
+        return self.encoder.encode([asking(example.request) for example in self.examples])
 
 
 class RetrievalParams(Params):
@@ -132,7 +132,7 @@ class Retrieval(Planner):
 def agreement(shape: Shape, shapes: Sequence[Shape], weights: Sequence[float]) -> float:
     """How much a shape has in common with others, capabilities and edges alike, by their weights."""
     return sum(
-        weight * (f1(shape.nodes, other.nodes) + f1(shape.edges, other.edges))
+        weight * (common_nodes(shape, other) + common_edges(shape, other))
         for other, weight in zip(shapes, weights, strict=True)
     )
 

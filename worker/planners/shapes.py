@@ -36,6 +36,16 @@ def counted(capabilities: list[str]) -> frozenset[tuple[str, int]]:
     return frozenset((name, number) for name, count in Counter(capabilities).items() for number in range(count))
 
 
+def common_nodes(first: Shape, second: Shape) -> float:
+    """F1 of the capabilities of two plans."""
+    return f1(first.nodes, second.nodes)
+
+
+def common_edges(first: Shape, second: Shape) -> float:
+    """F1 of the edges of two plans; where neither has any, they are as alike as their capabilities."""
+    return f1(first.edges, second.edges) if first.edges or second.edges else common_nodes(first, second)
+
+
 def f1(first: frozenset[Hashable], second: frozenset[Hashable]) -> float:
     """How much of two sets is common; 1 for two empty ones."""
     if not first and not second:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 REMEMBERED = 20_000  # texts whose vectors are kept
 
+QUOTE = re.compile(r"“[^”]{30,}”|«[^»]{30,}»|\"[^\"]{30,}\"")
 CLAUSE = re.compile(r"[,;:.!?]\s+|\b(?:and then|after that|afterwards|finally|then|also|and)\b", re.IGNORECASE)
 
 
@@ -118,9 +119,14 @@ def described_as(tool: Tool) -> str:
     return f"{tool.name.replace('-', ' ').replace('/', ' ')}: {tool.description}"
 
 
+def asking(request: str) -> str:
+    """A request without the long passages that it quotes: they say what to work on, not what to do."""
+    return QUOTE.sub("“…”", request)
+
+
 def clauses(request: str) -> list[str]:
     """The parts of a request that may each ask for something; the request itself where it has but one."""
-    parts = [part.strip(" .") for part in CLAUSE.split(request)]
+    parts = [part.strip(" .") for part in CLAUSE.split(asking(request))]
     return [part for part in parts if len(part.split()) >= 3] or [request]
 
 

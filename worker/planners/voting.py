@@ -4,10 +4,10 @@ A neighbour's weight also counts how well the descriptions of its plan's capabil
 Beside the neighbours' own plans, short chains of the capabilities that they and the descriptions propose are tried; the
 plan with the largest value is taken:
 
-    .85 expected node F1 + .5 expected edge F1 + .55 match + .6 coverage + .06 how usual its edges are in the examples
+    .85 expected node F1 + .5 expected edge F1 + .55 match + .6 coverage + .2 how usual its edges are in the examples
 
-match: each capability's best clause, on average; coverage: each clause's best capability. The numbers are those of a
-ridge regression of node F1 + edge F1 on leave-one-out plans of UltraTool's training half, rounded.
+match: each capability's best clause, on average; coverage: each clause's best capability. The numbers come from a
+ridge regression of node F1 + edge F1 on leave-one-out plans of UltraTool's training half, and a search around them.
 """
 
 from __future__ import annotations
@@ -20,25 +20,24 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from db.plan import OfAttachment, OfOutput, OfRequest, Plan, PlanError, Reference, Step
+from db.plan import PlanError
 from worker.params import Params
 from worker.planners import Planned, Planner
-from worker.planners.checking import checked
-from worker.planners.faults import FILES, WORDS
 from worker.planners.params import planner_params
 from worker.planners.retrieval import Library, Neighbour, none_fits
-from worker.planners.shapes import Shape, f1, shape_of
+from worker.planners.shapes import Shape, common_edges, common_nodes, shape_of
 from worker.planners.similarity import clauses, described_as
+from worker.planners.wiring import joining, wired
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from db.plan import Tool
+    from db.plan import Plan
     from db.registry import PlannerEntry
     from worker.backends import Backend
     from worker.planners import Asked, Example
 
-NODES, EDGES, MATCH, COVERAGE, USUAL = 0.85, 0.5, 0.55, 0.6, 0.06
+NODES, EDGES, MATCH, COVERAGE, USUAL = 0.85, 0.5, 0.55, 0.6, 0.2
 DESCRIBED = 2  # capabilities proposed by their description alone
 LONGEST = 3  # steps of a composed chain
 PAIRED, TRIPLED = 6, 5  # capabilities that chains of two, of three are composed of
@@ -73,6 +72,7 @@ class Voting(Planner):
         shapes = [shape_of(example.plan) for example in examples]
         self._followed = Counter(edge for shape in shapes for edge in shape.edges)
         self._seen = Counter(name for shape in shapes for name, _ in shape.nodes)
+        self._joining = joining([example.plan for example in examples])
 
     def plan(self, asked: Asked) -> Planned:
         """The most valuable plan. Raises `PlanError` where no stored example fits."""
@@ -128,11 +128,18 @@ class Voting(Planner):
         voted = [name for name, _ in votes.most_common(PAIRED)]
         best = sorted(matches, key=lambda name: -max(matches[name]))[:DESCRIBED]
         chains = [*permutations(dict.fromkeys((*voted, *best)), 2), *permutations(voted[:TRIPLED], LONGEST)]
+        chains.append(self._in_turn(matches))
         tools = {tool.name: tool for tool in asked.tools}
-        for chain in chains:
-            plan = _wired([tools[name] for name in chain], asked)
+        for chain in dict.fromkeys(chains):
+            plan = wired([tools[name] for name in chain], asked, self._joining)
             if plan is not None:
                 yield Candidate(plan=plan, shape=shape_of(plan), composed=True)
+
+    def _in_turn(self, matches: Mapping[str, Sequence[float]]) -> tuple[str, ...]:
+        """The best capability for each clause of the request, in the order of the clauses."""
+        parts = zip(*matches.values(), strict=True)
+        best = [max(zip(part, matches, strict=True))[1] for part in parts]
+        return tuple(name for place, name in enumerate(best) if place == 0 or name != best[place - 1])
 
     def _value(
         self,
@@ -141,8 +148,8 @@ class Voting(Planner):
         weights: Sequence[float],
         matches: Mapping[str, Sequence[float]],
     ) -> float:
-        nodes = sum(weight * f1(shape.nodes, other.nodes) for other, weight in zip(shapes, weights, strict=True))
-        edges = sum(weight * f1(shape.edges, other.edges) for other, weight in zip(shapes, weights, strict=True))
+        nodes = sum(weight * common_nodes(shape, other) for other, weight in zip(shapes, weights, strict=True))
+        edges = sum(weight * common_edges(shape, other) for other, weight in zip(shapes, weights, strict=True))
         usual = [self._followed[edge] / (self._seen[edge[0]] + 2) for edge in shape.edges]
         return (
             NODES * nodes
@@ -164,35 +171,3 @@ def _coverage(shape: Shape, matches: Mapping[str, Sequence[float]]) -> float:
     names = {name for name, _ in shape.nodes}
     parts = list(zip(*(matches[name] for name in names), strict=True))
     return sum(max(part) for part in parts) / len(parts) if parts else 0.0
-
-
-def _wired(chain: Sequence[Tool], asked: Asked) -> Plan | None:
-    """These capabilities in this order: files are read where a capability reads files, texts are what nobody read yet.
-
-    None where that cannot run.
-    """
-    steps: list[Step] = []
-    unread: list[str] = []
-    for number, tool in enumerate(chain, start=1):
-        inputs: list[Reference] = []
-        if tool.input in FILES:
-            places = [place for place, kind in enumerate(asked.kinds) if kind == tool.input]
-            inputs += [OfAttachment(attachment=place) for place in places]
-        elif unread:
-            inputs += [OfOutput(output=id_) for id_ in unread]
-            unread = []
-        elif asked.request.strip():
-            inputs.append(OfRequest())
-        steps.append(Step(id=f"s{number}", capability=tool.name, inputs=tuple(inputs)))
-        unread += [f"s{number}"] if tool.output in WORDS else []
-    try:
-        return checked(
-            Plan(steps=tuple(steps)),
-            tools=chain,
-            kinds=asked.kinds,
-            has_request=bool(asked.request.strip()),
-            max_steps=asked.max_steps,
-            repair=False,
-        )[0]
-    except PlanError:
-        return None

@@ -116,19 +116,19 @@ def _found(path: Path, settings: Settings) -> Path:
 
 def _print(report: dict[str, Any]) -> None:
     out = table("requests", *(key.replace("_", " ") for key in SHOWN), wrap=())
-    _add(out, "file", report)
-    for kind, figures in report["types"].items():
-        _add(out, f"  {kind}", figures)
-    if "retrieval" in report:
-        _add(out, "  (retrieval)", report["retrieval"])
-    if "generated" in report:
-        _add(out, "generated", report["generated"])
-        for kind, figures in report["generated"]["types"].items():
-            _add(out, f"  {kind}", figures)
-        if "retrieval" in report["generated"]:
-            _add(out, "  (retrieval)", report["generated"]["retrieval"])
+    for name in ("file", "generated"):
+        part = report if name == "file" else report.get(name)
+        if part is not None:
+            _add(out, name, part)
+            for kind, figures in part["types"].items():
+                _add(out, f"  {kind}", figures)
+            for key in ("retrieval", "both_halves"):
+                if key in part:
+                    _add(out, f"  ({key.replace('_', ' ')})", part[key])
     console.print(out)
-    for name, part in (("file", report), ("generated", report.get("generated", {}))):
+    parts = {"file": report, "generated": report.get("generated", {})}
+    parts |= {f"{name}, both halves": part["both_halves"] for name, part in parts.items() if "both_halves" in part}
+    for name, part in parts.items():
         for key, found in part.get("minus_retrieval", {}).items():
             console.print(
                 f"{name}: {key} minus retrieval's: {found['difference']:+.3f}, "

@@ -15,7 +15,7 @@ from scheduler.evaluation.planner.toolbox import TEXTS, TOOLBOX
 from worker.planners.faults import FILES, WORDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
 TYPES = ("single", "sequential", "graph")
 TOOLS: tuple[Tool, ...] = tuple(tool for tool, _ in TOOLBOX.values())
@@ -58,11 +58,15 @@ class Graph:
         self.kinds += [reads] if reads in FILES else []
         return self._add(name, [])
 
-    def after(self, before: int) -> int | None:
+    def after(self, before: int, *, writes: Collection[str] = ("text", "labels", "image", "audio")) -> int | None:
         """A step that reads the output of another; None where no tool is left that can."""
-        writes = TOOLBOX[self.tools[before]][0].output
-        reads = "text" if writes in WORDS else writes
-        able = [name for name in self._left() if TOOLBOX[name][0].input == reads and not TOOLBOX[name][1].joins]
+        kind = TOOLBOX[self.tools[before]][0].output
+        reads = "text" if kind in WORDS else kind
+        able = [
+            name
+            for name, (tool, speech) in TOOLBOX.items()
+            if name not in self.tools and tool.input == reads and tool.output in writes and not speech.joins
+        ]
         if not able:
             return None
         self.files.append(None)
@@ -171,12 +175,8 @@ def _fan_in(graph: Graph) -> None:
 
 def _diamond(graph: Graph) -> None:
     root = graph.root(writes=("text",))
-    branches = [graph.after(root), graph.after(root)]
-    graph.join([place for place in branches if place is not None and _in_words(graph, place)] or [root])
-
-
-def _in_words(graph: Graph, place: int) -> bool:
-    return TOOLBOX[graph.tools[place]][0].output in WORDS
+    branches = [graph.after(root, writes=WORDS) for _ in range(2)]
+    graph.join([place for place in branches if place is not None])
 
 
 def _independent(graph: Graph) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from db.registry import PlannerEntry
 from scheduler.evaluation.planner.generated import TOOLS, generated
 from scheduler.evaluation.planner.metrics import difference, metrics_of
-from scheduler.evaluation.planner.rows import Row, halves, sample
-from scheduler.evaluation.planner.running import WRITTEN, by_type, run_planner
+from scheduler.evaluation.planner.rows import Halves, Row, halves, sample
+from scheduler.evaluation.planner.running import WRITTEN, Run, by_type, run_planner
 from worker.planners.similarity import encoder_of
 
 if TYPE_CHECKING:
@@ -59,18 +59,9 @@ def evaluated(
 
 
 def _measured(bench: Bench, rows: Sequence[Row], tools: Sequence[Tool]) -> dict[str, Any]:
-    encoder = encoder_of(bench.embedder, [row.request for row in rows])
-    split = halves(rows, encoder)
+    split = halves(rows, encoder_of(bench.embedder, [row.request for row in rows]))
     test = sample(split.test, bench.most)
-    run = run_planner(
-        bench.entry,
-        train=split.train,
-        test=test,
-        tools=tools,
-        model=bench.model,
-        embedder=bench.embedder,
-        progress=bench.progress,
-    )
+    run, theirs = _beside_retrieval(bench, split.train, test, tools)
     report: dict[str, Any] = {
         **metrics_of(run.marks),
         "train": len(split.train),
@@ -81,8 +72,42 @@ def _measured(bench: Bench, rows: Sequence[Row], tools: Sequence[Tool]) -> dict[
         "why_unparseable": run.reasons,
         "types": {kind: metrics_of(marks) for kind, marks in sorted(by_type(test, run.marks).items())},
     }
-    if bench.entry.method != BASELINE.method:
-        theirs = run_planner(BASELINE, train=split.train, test=test, tools=tools, model=None, embedder=bench.embedder)
+    if theirs is not None:
         report["retrieval"] = metrics_of(theirs.marks)
         report["minus_retrieval"] = difference(run.marks, theirs.marks)
+    if bench.most is None:
+        report["both_halves"] = _both_halves(bench, split, run, theirs, tools)
     return report
+
+
+def _both_halves(bench: Bench, split: Halves, run: Run, theirs: Run | None, tools: Sequence[Tool]) -> dict[str, Any]:
+    """Every row as a test row, by the plans of the half that it is not in: twice the support for the same interval."""
+    back = split.turned
+    again, again_theirs = _beside_retrieval(bench, back.train, back.test, tools)
+    marks = [*run.marks, *again.marks]
+    report: dict[str, Any] = {**metrics_of(marks), "near_duplicates_removed": split.removed + back.removed}
+    if theirs is not None and again_theirs is not None:
+        other = [*theirs.marks, *again_theirs.marks]
+        report["retrieval"] = metrics_of(other)
+        report["minus_retrieval"] = difference(marks, other)
+    return report
+
+
+def _beside_retrieval(
+    bench: Bench, train: Sequence[Row], test: Sequence[Row], tools: Sequence[Tool]
+) -> tuple[Run, Run | None]:
+    """The planner's run, and that of `retrieval` on the same requests where the planner is another."""
+
+    def run(entry: PlannerEntry, model: Backend | None) -> Run:
+        return run_planner(
+            entry,
+            train=train,
+            test=test,
+            tools=tools,
+            model=model,
+            embedder=bench.embedder,
+            progress=bench.progress,
+        )
+
+    ours = run(bench.entry, bench.model)
+    return ours, None if bench.entry.method == BASELINE.method else run(BASELINE, None)

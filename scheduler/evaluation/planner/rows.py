@@ -52,11 +52,27 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Halves:
-    """`train` is what planners look up; `removed` counts its rows that were too near to a test request."""
+    """`train` is what planners look up; what was too near to a test request is in `near`, and not in it."""
 
     train: tuple[Row, ...]
     test: tuple[Row, ...]
-    removed: int
+    near: tuple[Row, ...]
+    twins: frozenset[str]  # ids of test rows that a row of `near` is near to
+
+    @property
+    def removed(self) -> int:
+        """Rows taken out of `train`."""
+        return len(self.near)
+
+    @property
+    def turned(self) -> Halves:
+        """The halves the other way round."""
+        return Halves(
+            train=tuple(row for row in self.test if row.id not in self.twins),
+            test=(*self.train, *self.near),
+            near=tuple(row for row in self.test if row.id in self.twins),
+            twins=frozenset(row.id for row in self.near),
+        )
 
 
 def capability_of(name: str) -> str:
@@ -195,12 +211,15 @@ def halves(rows: Sequence[Row], encoder: Encoder, seed: int = SEED) -> Halves:
     middle = len(order) // 2
     train, test = order[:middle], order[middle:]
     tested = encoder.encode([row.request for row in test])
-    kept = [
-        row
-        for row, vector in zip(train, encoder.encode([row.request for row in train]), strict=True)
-        if max(encoder.alike(vector, other) for other in tested) <= NEAR_DUPLICATE
-    ]
-    return Halves(train=tuple(kept), test=tuple(test), removed=len(train) - len(kept))
+    near, twins = [], set()
+    for row, vector in zip(train, encoder.encode([row.request for row in train]), strict=True):
+        same = {
+            other.id for other, there in zip(test, tested, strict=True) if encoder.alike(vector, there) > NEAR_DUPLICATE
+        }
+        twins |= same
+        near += [row] if same else []
+    kept = tuple(row for row in train if row not in near)
+    return Halves(train=kept, test=tuple(test), near=tuple(near), twins=frozenset(twins))
 
 
 def sample(rows: Sequence[Row], most: int | None, seed: int = SEED) -> tuple[Row, ...]:
