@@ -24,12 +24,18 @@ def enough(chosen: Sequence[Chosen], situation: Situation, target: float) -> int
     the track record, as if each model were the best one as often as its strength says; all of them where nothing is
     known of one.
     """
+    return first_to_reach(predicted(chosen, situation), target) or len(chosen)
+
+
+def predicted(chosen: Sequence[Chosen], situation: Situation) -> list[float]:
+    """For each beginning of the chosen, the chance that the right answer is among those; empty where none is known."""
     names = [one.model.name for one in chosen]
-    covered = _from_log(names, situation) or _from_strengths(names, situation)
-    if not covered:
-        return len(chosen)
-    wanted = target * covered[-1]
-    return next(place for place, chance in enumerate(covered, start=1) if chance >= wanted)
+    return _from_log(names, situation) or _from_strengths(names, situation)
+
+
+def first_to_reach(chances: Sequence[float], target: float) -> int:
+    """How many it takes to reach that share of the last chance; 0 of none."""
+    return next((place for place, chance in enumerate(chances, start=1) if chance >= target * chances[-1]), 0)
 
 
 def _from_log(names: Sequence[str], situation: Situation) -> list[float]:

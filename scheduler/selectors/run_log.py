@@ -11,9 +11,10 @@ from scheduler.selectors.nearness import Nearness
 
 NEIGHBOURS = 40
 #: An entry's weight is its cosine to this power: texts that share a few words count little.
-SHARPNESS = 2.0
-#: What is known of a model everywhere weighs as much as this much similarity of neighbours.
-STEADINESS = 3.0
+SHARPNESS = 4.0
+#: What is known of a model everywhere weighs as much as this many entries with the very same text. On published scores
+#: less steadiness follows chance: a few hundred entries that are hardly alike say nothing about the input.
+STEADINESS = 10.0
 SAMPLE = 500  # entries, the first ones, that say how often models are right together anywhere
 #: A model's mean is drawn towards that of all models as if it had this many entries of theirs.
 DOUBT = 2.0
