@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from db.errors import RegistryError, WeightsError
+from db.plan import Plan
 from db.registry import ModelEntry, NoSource, PackageSource, read_registry
 from db.settings import load_settings
 from db.states import ErrorKind
@@ -140,6 +141,14 @@ def test_a_schema_binds_even_a_random_model(tiny: LlamaCpp) -> None:
     assert read["city"] in {"Bonn", "Rome"}
     hot = said(ask(tiny, json_schema=CITY, max_new_tokens=60, temperature=5, seed=1))
     assert set(json.loads(hot.text)) == {"city", "mayors"}
+
+
+def test_a_plan_of_the_house_can_be_bound(tiny: LlamaCpp) -> None:
+    # given pydantic's schema of a plan, whose references are one of several forms
+    answer = said(ask(tiny, json_schema=Plan.model_json_schema(), max_new_tokens=40))
+    # then it is followed as far as the tokens reach, without blank lines
+    assert answer.text.startswith("{")
+    assert "\n" not in answer.text
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from worker.backends import BadInput
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 def wanted_schema(item: Input) -> dict[str, Any] | None:
     """The JSON schema that a caller wants the reply to follow. Raises `BadInput` where it is no object."""
     schema = item.options.get("json_schema")
-    if schema is None or isinstance(schema, dict):
-        return schema
-    raise BadInput(f"Option json_schema = {schema!r} is not a JSON schema, which is an object.")
+    if schema is None:
+        return None
+    if not isinstance(schema, Mapping):
+        raise BadInput(f"Option json_schema = {schema!r} is not a JSON schema, which is an object.")
+    return dict(schema)

@@ -38,8 +38,9 @@ FORCED = 100.0  # added to a logit, it outweighs all others
 LIKELIEST = 500  # tokens whose probability is asked for at first ...
 WHOLE_VOCABULARY = 1 << 24  # ... and where one that is wanted is not among them: megabytes of JSON
 REMEMBERED_SCHEMAS = 64
-# JSON as `json.dumps` writes it; without, a small model may write blank lines until its tokens are used up.
-COMPACT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+# At most one blank between two marks: a small model may else write blank lines until its tokens are used up. And what
+# may be one of several forms is not refused because two of them could overlap.
+GUIDANCE = {"whitespace_pattern": " ?", "item_separator": ",", "key_separator": ":", "coerce_one_of": True}
 
 
 class LlamaCppParams(Params):
@@ -153,7 +154,7 @@ class LlamaCpp(OneByOne):
             max_new_tokens=whole_number(item, "max_new_tokens", min(self.params.max_new_tokens, most), 1, most),
             temperature=float(temperature),
             seed=whole_number(item, "seed", secrets.randbelow(2**31), 0, LARGEST_SEED) if temperature else None,
-            schema=None if schema is None else json.dumps({"x-guidance": COMPACT, **schema}),
+            schema=None if schema is None else json.dumps({"x-guidance": GUIDANCE, **schema}),
         )
 
     def _check_schema(self, schema: str, ids: list[int]) -> None:
