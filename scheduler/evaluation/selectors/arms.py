@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 
+from db.errors import InvalidRequest
 from db.registry import ModelEntry
 from scheduler.evaluation.selectors.measure import Tally, expected_at_random, outcome
 from scheduler.evaluation.selectors.rows import Row, Rows, split
@@ -94,11 +95,48 @@ def run_arms(data: Rows, seeds: Sequence[int], target: float | None, keep: float
         aim = fitted_target(fit, data.models, seed, keep) if target is None else target
         targets.append(aim)
         for number, row in enumerate(test):
+            _add_baselines(tally, taught, row)
             for arm, k, chosen in _choices(taught, row, 1000 * seed + number, aim):
                 tally.add(arm, k, row.id, outcome(row, chosen))
-            for k in range(1, most_of(data.models) + 1):
-                tally.add(RANDOM, k, row.id, expected_at_random(row, k))
     return tally, targets
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pick:
+    """What went through the real queue: the models that answered an input, or the winner alone, as the file writes
+    them."""
+
+    arm: str
+    k: int
+    row: str
+    models: Sequence[str]
+
+
+def tally_of(data: Rows, seed: int, picks: Iterable[Pick]) -> Tally:
+    """The same measure for choices that were made elsewhere, beside random and best single.
+
+    Raises `InvalidRequest` for a pick whose input is not one of the split's test rows, or names no model.
+    """
+    fit, test = split(data.rows, seed)
+    taught, rows = teach(fit, data.models), {row.id: row for row in test}
+    tally, seen = Tally(), set()
+    for pick in picks:
+        if pick.row not in rows or not pick.models or not set(pick.models) <= set(data.models):
+            raise InvalidRequest(
+                f"{pick.arm}, k = {pick.k}: row {pick.row!r} with the models {list(pick.models)} is no test row of "
+                f"seed {seed} with models of the file."
+            )
+        if pick.row not in seen:
+            seen.add(pick.row)
+            _add_baselines(tally, taught, rows[pick.row])
+        tally.add(pick.arm, pick.k, pick.row, outcome(rows[pick.row], pick.models))
+    return tally
+
+
+def _add_baselines(tally: Tally, taught: Taught, row: Row) -> None:
+    for k in range(1, most_of(taught.entries) + 1):
+        tally.add(RANDOM, k, row.id, expected_at_random(row, k))
+        tally.add(BEST_SINGLE, k, row.id, outcome(row, taught.best_first[:k]))
 
 
 def most_of(models: Sized) -> int:
@@ -108,8 +146,6 @@ def most_of(models: Sized) -> int:
 
 def _choices(taught: Taught, row: Row, seed: int, target: float) -> Iterator[tuple[str, int, Sequence[str]]]:
     most = most_of(taught.entries)
-    for k in range(1, most + 1):
-        yield BEST_SINGLE, k, taught.best_first[:k]
     for arm, selectors in SELECTING.items():
         chosen, _ = taught.choose(selectors, most, row.text, seed)
         for k in range(1, most + 1):

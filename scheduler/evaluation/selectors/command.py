@@ -49,17 +49,18 @@ def selectors_command(
 
 
 def report_of(data: Rows, tally: Tally, targets: list[float]) -> dict[str, Any]:
-    """Everything that was measured, and whether it reaches the bar."""
+    """Everything that was measured, and whether it reaches the bar; null where the arms for it were not run."""
     most = most_of(data.models)
     compared = [arm for arm in tally.arms if arm not in {RANDOM, BEST_SINGLE, ADAPTIVE}]
     against = {
         arm: {
             str(k): {other: asdict(tally.difference(arm, other, k)) for other in (RANDOM, BEST_SINGLE)}
-            for k in range(1, most + 1)
+            for k in tally.sizes(arm)
         }
         for arm in compared
     }
-    adaptive = _adaptive(tally, most, targets)
+    adaptive = _adaptive(tally, most, targets) if ADAPTIVE in tally.arms else None
+    choosing = [arm for arm in BEST if tally.sizes(arm) == list(range(1, most + 1))]
     return {
         "models": len(data.models),
         "rows": len(data.rows),
@@ -74,9 +75,11 @@ def report_of(data: Rows, tally: Tally, targets: list[float]) -> dict[str, Any]:
         "adaptive": adaptive,
         "bar": {
             "choices": all(
-                any(_holds(tally, arm, k, every=k == len(data.models)) for arm in BEST) for k in range(1, most + 1)
-            ),
-            "adaptive": adaptive["kept"]["mean"] >= KEEP and adaptive["calls_share"] <= CALLS,
+                any(_holds(tally, arm, k, every=k == len(data.models)) for arm in choosing) for k in range(1, most + 1)
+            )
+            if choosing
+            else None,
+            "adaptive": adaptive and adaptive["kept"]["mean"] >= KEEP and adaptive["calls_share"] <= CALLS,
         },
     }
 
