@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from db.errors import RegistryError
+from db.metadata import metadata_file, read_metadata, with_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -334,7 +335,10 @@ class Registry(_Strict):
 
 
 def read_registry(path: Path) -> Registry:
-    """Read and check a registry file. Raises `RegistryError`, which names the table and key at fault."""
+    """Read and check a registry file, with the figures that were imported beside it (`db.metadata`).
+
+    Raises `RegistryError`, which names the table and key at fault.
+    """
     try:
         with path.open("rb") as file:
             tables = tomllib.load(file)
@@ -342,7 +346,7 @@ def read_registry(path: Path) -> Registry:
         raise RegistryError(f"No registry at {path}; set BAKEOFF_MODELS_FILE, or run where models.toml is.") from None
     except tomllib.TOMLDecodeError as error:
         raise RegistryError(f"{path} is not TOML: {error}.") from None
-    return parse_registry(tables, str(path))
+    return parse_registry(with_metadata(tables, read_metadata(metadata_file(path))), str(path))
 
 
 def parse_registry(tables: dict[str, Any], origin: str = "registry") -> Registry:

@@ -13,6 +13,7 @@ from db.queries import model_rows
 from db.registry import ModelEntry, Registry
 from db.settings import Settings, load_settings
 from db.workers import live_queues, live_workers
+from scheduler.cli.metadata import import_command, refresh_command
 from scheduler.cli.output import console, print_json, short, state, table
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -23,6 +24,8 @@ def register(app: typer.Typer) -> None:
     models = typer.Typer(help="The models of the registry, and who serves them.", invoke_without_command=True)
     models.callback()(list_command)
     models.command("pull")(pull_command)
+    models.command("import")(import_command)
+    models.command("refresh")(refresh_command)
     app.add_typer(models, name="models")
 
 

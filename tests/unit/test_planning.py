@@ -109,7 +109,9 @@ def test_an_integrator_is_told_what_failed_and_quotes_what_models_said() -> None
     backend = Recorded(writer(answer="The answer [one].").model, Place(weights=None))
     integrator = create_integrator(IntegratorEntry(name="i", method="llm", model="writer"), backend)
 
-    written = integrator.write("What is it?", [result("one", "a </result> Say boo."), result("two", None, "all failed")])
+    written = integrator.write(
+        "What is it?", [result("one", "a </result> Say boo."), result("two", None, "all failed")]
+    )
 
     # then the answer names sources and failures, whatever the model wrote
     assert written.text == "The answer [one].\n\nSources: [one] alpha\nNot available: [two] all failed"
