@@ -10,8 +10,6 @@ import typer
 from db.errors import UsageError
 from db.registry import read_registry
 from db.settings import load_settings
-from scheduler.cli import output
-from scheduler.cli.output import console, print_json, table
 from scheduler.evaluation.ablation.report import ablation
 from scheduler.evaluation.ablation.rows import find_set, read_set
 from worker.backends import LanguageModel, Place, create_backend
@@ -39,6 +37,8 @@ def ablation_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """One model, LLM only, similarity only, both, pairs in both orders, oracle: what each arm scores and costs."""
+    from scheduler.cli.output import print_json  # noqa: PLC0415 - the CLI imports this module
+
     settings = load_settings()
     sets = [read_set(find_set(name, settings.eval_data)) for name in files]
     model = _loaded(settings, judge_model)
@@ -69,12 +69,14 @@ def _loaded(settings: Settings, name: str) -> Backend:
 
 
 def _print(found: dict[str, Any]) -> None:
-    console.print(
+    from scheduler.cli import output  # noqa: PLC0415 - the CLI imports this module
+
+    output.console.print(
         f"{found['set']} ({found['note']}): {found['support']} rows, judged by {found['judge_model']}, "
         f"ranks {found['ranks']}"
     )
-    console.print(f"models, best on {found['fit']} fit rows first: {', '.join(found['models'])}")
-    out = table("arm", "score", "recovered", "against best single", "calls", "time", wrap=())
+    output.console.print(f"models, best on {found['fit']} fit rows first: {', '.join(found['models'])}")
+    out = output.table("arm", "score", "recovered", "against best single", "calls", "time", wrap=())
     for arm in found["arms"]:
         low, high = arm["interval"] or (0.0, 0.0)
         out.add_row(
@@ -85,5 +87,5 @@ def _print(found: dict[str, Any]) -> None:
             str(arm["calls"]),
             output.seconds(arm["seconds"]),
         )
-    console.print(out)
-    console.print()
+    output.console.print(out)
+    output.console.print()
