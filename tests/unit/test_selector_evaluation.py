@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 from db.errors import InvalidRequest
 from db.settings import Settings, load_settings
 from scheduler.evaluation.selectors.arms import Pick, fitted_target, run_arms, tally_of, teach
-from scheduler.evaluation.selectors.command import report_of, selectors_command
+from scheduler.evaluation.selectors.command import selectors_command
 from scheduler.evaluation.selectors.measure import Outcome, Tally, expected_at_random, outcome
+from scheduler.evaluation.selectors.report import report_of
 from scheduler.evaluation.selectors.rows import Row, Rows, find_file, read_rows, split
 
 

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
 from db.settings import load_settings
-from scheduler.cli.output import console, print_json, table
-from scheduler.evaluation.selectors.arms import ADAPTIVE, ADAPTS, BEST_SINGLE, RANDOM, most_of, run_arms
-from scheduler.evaluation.selectors.measure import Figures, Mean, Tally
-from scheduler.evaluation.selectors.rows import Rows, find_file, read_rows
-
-KEEP, CALLS = 0.98, 0.60  # of the largest k's score and calls: what `adaptive` is to reach
-BEST = ("nearest", "track_record")  # one of these is to hold its own at each k
-
+from scheduler.evaluation.selectors.arms import BEST_SINGLE, RANDOM, run_arms
+from scheduler.evaluation.selectors.report import KEEP, report_of
+from scheduler.evaluation.selectors.rows import find_file, read_rows
 
 File = Annotated[
     str, typer.Argument(help="Scores of many models for the same inputs (JSONL), or its name in BAKEOFF_EVAL_DATA.")
@@ -38,6 +32,8 @@ def selectors_command(
     They know what the fit rows taught them and nothing else; every figure is about the test rows. `best among`: how
     often the input's best model was chosen (where several are equally good, one of them).
     """
+    from scheduler.cli.output import print_json  # noqa: PLC0415 - the command line imports this module
+
     path = find_file(load_settings(), file)
     data = read_rows(path)
     tally, targets = run_arms(data, range(seed, seed + splits), target, KEEP)
@@ -48,61 +44,9 @@ def selectors_command(
         _print(report)
 
 
-def report_of(data: Rows, tally: Tally, targets: list[float]) -> dict[str, Any]:
-    """Everything that was measured, and whether it reaches the bar; null where the arms for it were not run."""
-    most = most_of(data.models)
-    compared = [arm for arm in tally.arms if arm not in {RANDOM, BEST_SINGLE, ADAPTIVE}]
-    against = {
-        arm: {
-            str(k): {other: asdict(tally.difference(arm, other, k)) for other in (RANDOM, BEST_SINGLE)}
-            for k in tally.sizes(arm)
-        }
-        for arm in compared
-    }
-    adaptive = _adaptive(tally, most, targets) if ADAPTIVE in tally.arms else None
-    choosing = [arm for arm in BEST if tally.sizes(arm) == list(range(1, most + 1))]
-    return {
-        "models": len(data.models),
-        "rows": len(data.rows),
-        "incomplete": data.incomplete,
-        "tested": tally.figures(RANDOM, 1).rows,
-        "arms": {
-            arm: {str(k): asdict(tally.figures(arm, k)) for k in tally.sizes(arm)}
-            for arm in tally.arms
-            if arm != ADAPTIVE
-        },
-        "against": against,
-        "adaptive": adaptive,
-        "bar": {
-            "choices": all(
-                any(_holds(tally, arm, k, every=k == len(data.models)) for arm in choosing) for k in range(1, most + 1)
-            )
-            if choosing
-            else None,
-            "adaptive": adaptive and adaptive["kept"]["mean"] >= KEEP and adaptive["calls_share"] <= CALLS,
-        },
-    }
-
-
-def _holds(tally: Tally, arm: str, k: int, *, every: bool) -> bool:
-    """Above random (where k is not every model there is), and not below the best by more than a standard error."""
-    best = tally.difference(arm, BEST_SINGLE, k)
-    return (every or tally.difference(arm, RANDOM, k).mean > 0) and best.mean >= -best.se - 1e-12
-
-
-def _adaptive(tally: Tally, most: int, targets: list[float]) -> dict[str, Any]:
-    figures: Figures = tally.figures(ADAPTIVE, most)
-    kept: Mean = tally.kept(ADAPTIVE, most, (ADAPTS[0], most))
-    return {
-        **asdict(figures),
-        "k": most,
-        "targets": targets,
-        "calls_share": figures.calls / most,
-        "kept": asdict(kept),
-    }
-
-
 def _print(report: dict[str, Any]) -> None:
+    from scheduler.cli.output import console, table  # noqa: PLC0415 - the command line imports this module
+
     sizes = list(report["arms"][RANDOM])
     console.print(f"{report['models']} models, {report['tested']} test rows; mean score of the best of k, ± its error")
     for what in ("score", "best_among"):
