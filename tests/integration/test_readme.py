@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import shlex
@@ -10,13 +11,14 @@ import subprocess
 import sys
 import tomllib
 import wave
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from db.registry import parse_registry
-from tests.conftest import SCRIPTED, Installation
+from tests.conftest import SCRIPTED, Installation, make_installation
 
 pytestmark = pytest.mark.integration
 
@@ -45,19 +47,48 @@ def with_a_real_task(words: list[str], installation: Installation) -> list[str]:
     return [task if word == "TASK" else word for word in words]
 
 
+#: The scripted models with a planner that looks plans up, and an integrator that needs no model.
+PLANNED = (
+    SCRIPTED.replace('"lonely"]', '"lonely"]\nplanner = "lookup"\nintegrator = "lists"')
+    + """
+[planners.lookup]
+method = "retrieval"
+
+[integrators.lists]
+method = "report"
+"""
+)
+PLAN = [
+    {"id": "a", "capability": "image-to-text/ocr", "inputs": [{"attachment": 0}]},
+    {"id": "b", "capability": "image-to-text/ocr", "inputs": [{"attachment": 1}]},
+    {"id": "say", "capability": "text-generation", "inputs": [{"request": True}, {"output": "a"}, {"output": "b"}]},
+]
+
+
 @pytest.fixture(scope="module")
-def prepared(running: Installation, tmp_path_factory: pytest.TempPathFactory) -> Installation:
-    """The running installation with the files that the README attaches, and somebody who listens to recordings."""
-    folder = tmp_path_factory.mktemp("readme")
+def prepared(
+    servers: tuple[str, str], template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Installation]:
+    """A running installation with the files that the README attaches, a planner, and who listens to recordings."""
+    for made in make_installation(servers, tmp_path_factory.mktemp("running"), template, PLANNED):
+        made.start("intake", "worker", "--intake")
+        made.start("planner", "worker", "--planner", "--integrator")
+        made.start_all()
+        yield _with_files(made, tmp_path_factory.mktemp("readme"))
+
+
+def _with_files(running: Installation, folder: Path) -> Installation:
     image = io.BytesIO()
     Image.new("RGB", (20, 10), "white").save(image, "PNG")
-    (folder / "scan.png").write_bytes(image.getvalue())
+    for name in ("scan.png", "a.png", "b.png"):
+        (folder / name).write_bytes(image.getvalue())
+    (folder / "plan.json").write_text(json.dumps(PLAN))
     (folder / "tasks.jsonl").write_text('{"request": "one"}\n{"request": "two", "source": "etl"}\n')
     with wave.open(str(folder / "call.wav"), "wb") as recording:
         recording.setparams((1, 2, 16_000, 0, "NONE", ""))
         recording.writeframes(bytes(3200))
     running.start("hearer", "worker", "hearer")
-    running.wait_ready(9)
+    running.wait_ready(10)
     running.work_folder = folder
     return running
 
