@@ -45,7 +45,8 @@ def import_command(
     if as_json:
         print_json({"file": str(path), "imported": len(found), "models": ours})
         return
-    console.print(f"{len(found)} models into {path}; {len(ours)} of them are in the registry{_listed(ours)}")
+    said = f"{len(found)} models into {path}; {len(ours)} of them are in the registry{_listed(ours)}"
+    console.print(said, soft_wrap=True)
 
 
 def refresh_command(

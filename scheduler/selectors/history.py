@@ -93,13 +93,13 @@ class Histories:
         """
         due = [name for name in capabilities if self._clock() - self._read_at.get(name, float("-inf")) >= self._seconds]
         for capability in due:
-            self._read_at[capability] = self._clock()
+            now = self._clock()
             with transaction(self._engine) as connection:
                 judged = judged_subtasks(connection, capability, self._latest)
                 preferred = preferences_between_models(connection, capability, self._latest)
             history = history_of(judged, preferred)
             history.log.prepare()
-            self._known[capability] = history
+            self._known[capability], self._read_at[capability] = history, now
         return len(due)
 
 
