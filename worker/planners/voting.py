@@ -6,6 +6,8 @@ plan with the largest value is taken:
 
     .85 expected node F1 + .5 expected edge F1 + .55 match + .6 coverage + .2 how usual its edges are in the examples
 
+One more voter is the plan that the clauses alone suggest (each clause's best capability, in turn). How much it counts
+is measured on the examples: where descriptions tell the tools apart it leads, where they do not the neighbours do.
 match: each capability's best clause, on average; coverage: each clause's best capability. The numbers come from a
 ridge regression of node F1 + edge F1 on leave-one-out plans of UltraTool's training half, and a search around them.
 """
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 from typing import TYPE_CHECKING
 
@@ -32,7 +34,7 @@ from worker.planners.wiring import joining, wired
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from db.plan import Plan
+    from db.plan import Plan, Tool
     from db.registry import PlannerEntry
     from worker.backends import Backend
     from worker.planners import Asked, Example
@@ -40,6 +42,9 @@ if TYPE_CHECKING:
 NODES, EDGES, MATCH, COVERAGE, USUAL = 0.85, 0.5, 0.55, 0.6, 0.2
 DESCRIBED = 2  # capabilities proposed by their description alone
 LONGEST = 3  # steps of a composed chain
+CLEAR = 0.6  # a clause whose best match is below this share of the clearest clause's asks for nothing
+TRIED = 40  # examples that tell how far a plan of the clauses alone is trusted
+EAGER, MOST_TRUST = 4, 20.0
 PAIRED, TRIPLED = 6, 5  # capabilities that chains of two, of three are composed of
 
 
@@ -72,6 +77,7 @@ class Voting(Planner):
         shapes = [shape_of(example.plan) for example in examples]
         self._followed = Counter(edge for shape in shapes for edge in shape.edges)
         self._seen = Counter(name for shape in shapes for name, _ in shape.nodes)
+        self._trusts: dict[tuple[Tool, ...], float] = {}
         self._joining = joining([example.plan for example in examples])
 
     def plan(self, asked: Asked) -> Planned:
@@ -86,7 +92,13 @@ class Voting(Planner):
             Candidate(plan=neighbour.plan, shape=shape, composed=False)
             for neighbour, shape in zip(near, shapes, strict=True)
         ]
+        own = self._in_turn(asked, matches)
+        if own is not None:
+            shapes, weights = [*shapes, shape_of(own)], [*weights, self._trust(asked)]
+            candidates.append(Candidate(plan=own, shape=shapes[-1], composed=True))
         candidates += self._composed(asked, shapes, weights, matches)
+        total = sum(weights)
+        weights = [weight / total for weight in weights]
         best = max(candidates, key=lambda candidate: self._value(candidate.shape, shapes, weights, matches))
         how = "Composed of steps" if best.composed else "The plan of one"
         return Planned(
@@ -128,18 +140,39 @@ class Voting(Planner):
         voted = [name for name, _ in votes.most_common(PAIRED)]
         best = sorted(matches, key=lambda name: -max(matches[name]))[:DESCRIBED]
         chains = [*permutations(dict.fromkeys((*voted, *best)), 2), *permutations(voted[:TRIPLED], LONGEST)]
-        chains.append(self._in_turn(matches))
         tools = {tool.name: tool for tool in asked.tools}
-        for chain in dict.fromkeys(chains):
+        for chain in chains:
             plan = wired([tools[name] for name in chain], asked, self._joining)
             if plan is not None:
                 yield Candidate(plan=plan, shape=shape_of(plan), composed=True)
 
-    def _in_turn(self, matches: Mapping[str, Sequence[float]]) -> tuple[str, ...]:
-        """The best capability for each clause of the request, in the order of the clauses."""
-        parts = zip(*matches.values(), strict=True)
-        best = [max(zip(part, matches, strict=True))[1] for part in parts]
-        return tuple(name for place, name in enumerate(best) if place == 0 or name != best[place - 1])
+    def _in_turn(self, asked: Asked, matches: Mapping[str, Sequence[float]]) -> Plan | None:
+        """The plan that the request alone suggests: each clause's best capability, in the order of the clauses."""
+        best = [max(zip(part, matches, strict=True)) for part in zip(*matches.values(), strict=True)]
+        needed = CLEAR * max((score for score, _ in best), default=0.0)
+        names = [name for score, name in best if score >= needed]
+        chain = [name for place, name in enumerate(names) if place == 0 or name != names[place - 1]]
+        tools = {tool.name: tool for tool in asked.tools}
+        return wired([tools[name] for name in chain[: asked.max_steps]], asked, self._joining)
+
+    def _trust(self, asked: Asked) -> float:
+        """The weight of that plan beside the neighbours', who have 1 together.
+
+        On examples, with these tools: how right it is, against how right the nearest other example is.
+        """
+        if asked.tools not in self._trusts:
+            own = others = 0.0
+            for example in self.examples[:: max(1, len(self.examples) // TRIED)]:
+                request = replace(
+                    asked, request=example.request, kinds=example.kinds, max_steps=len(example.plan.steps)
+                )
+                right = shape_of(example.plan)
+                plan = self._in_turn(request, self._matches(request))
+                own += 0.0 if plan is None else _agreed(shape_of(plan), right)
+                near = [other for other in self.library.nearest(request, 2) if other.example is not example]
+                others += _agreed(near[0].shape, right) if near else 0.0
+            self._trusts[asked.tools] = min((own / max(others, 1e-6)) ** EAGER, MOST_TRUST) if own else 0.0
+        return self._trusts[asked.tools]
 
     def _value(
         self,
@@ -158,6 +191,11 @@ class Voting(Planner):
             + COVERAGE * _coverage(shape, matches)
             + USUAL * (sum(usual) / len(usual) if usual else 0.0)
         )
+
+
+def _agreed(shape: Shape, right: Shape) -> float:
+    """How much of a plan is right."""
+    return common_nodes(shape, right) + common_edges(shape, right)
 
 
 def _match(shape: Shape, matches: Mapping[str, Sequence[float]]) -> float:

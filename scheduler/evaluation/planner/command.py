@@ -10,7 +10,6 @@ import typer
 from db.errors import UsageError
 from db.registry import PlannerEntry, Registry, read_registry
 from db.settings import Settings, load_settings
-from scheduler.cli.output import console, print_json, table
 from scheduler.evaluation.planner.report import Bench, evaluated
 from scheduler.evaluation.planner.rows import read_rows, read_tools
 from scheduler.evaluation.planner.running import Remembering
@@ -41,6 +40,8 @@ def planner_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,  # noqa: FBT002 - typer's way
 ) -> None:
     """How right a planner's plans are: one half of the file is looked up, the other half is planned and compared."""
+    from scheduler.cli.output import console, print_json  # noqa: PLC0415 - the command line imports this module
+
     settings = load_settings()
     registry = read_registry(settings.registry_file)
     described = read_tools(_found(tools, settings))
@@ -115,6 +116,8 @@ def _found(path: Path, settings: Settings) -> Path:
 
 
 def _print(report: dict[str, Any]) -> None:
+    from scheduler.cli.output import console, table  # noqa: PLC0415 - the command line imports this module
+
     out = table("requests", *(key.replace("_", " ") for key in SHOWN), wrap=())
     for name in ("file", "generated"):
         part = report if name == "file" else report.get(name)
