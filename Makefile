@@ -50,7 +50,7 @@ test-faults: $(VENV)/.dev ## Kill everything there is under load (BAKEOFF_FAULT_
 	$(BIN)/python -m pytest tests/faults -m "faults or faults_smoke"
 
 bench: $(VENV)/.dev ## Every benchmark, with figures and plots in benchmarks/results (RUNS=3)
-	$(BIN)/python -m benchmarks.overhead --runs $(RUNS) --seconds 2
+	$(BIN)/python -m benchmarks.overhead --runs $(RUNS) --seconds 1.5
 	for name in latency workers batching scale; do \
 		$(BIN)/python -m benchmarks.$$name --runs $(RUNS) || exit 1; done
 

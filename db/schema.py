@@ -269,6 +269,7 @@ class Subtask(Lease, Base):
         Index("ix_subtask_unfinished", "task_id", postgresql_where=text("finished_at IS NULL")),
         Index("ix_subtask_running", "id", postgresql_where=text("status IN ('running', 'judging')")),
         Index("ix_subtask_grace", "id", postgresql_where=text("status = 'running' AND grace IS NOT NULL")),
+        Index("ix_subtask_done", "capability", "finished_at", postgresql_where=text("status = 'done'")),  # the run log
         Index("ix_subtask_blocked", "id", postgresql_where=text("status = 'blocked'")),
         Index(
             "ix_subtask_deadline",

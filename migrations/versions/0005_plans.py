@@ -45,6 +45,9 @@ def upgrade() -> None:
     op.create_index(
         "ix_subtask_grace", "subtask", ["id"], postgresql_where=sa.text("status = 'running' AND grace IS NOT NULL")
     )
+    op.create_index(
+        "ix_subtask_done", "subtask", ["capability", "finished_at"], postgresql_where=sa.text("status = 'done'")
+    )
     op.execute(RESULTS.format(more=", needs_review"))
 
 
@@ -53,6 +56,7 @@ def downgrade() -> None:
                "WHERE status IN ('planning', 'integrating')")  # fmt: skip
     op.execute("DROP VIEW results")
     op.execute(RESULTS.format(more=""))
+    op.drop_index("ix_subtask_done", table_name="subtask")
     op.drop_index("ix_subtask_grace", table_name="subtask")
     for column in ("min_confidence", "grace", "note", "max_candidates"):
         op.drop_column("subtask", column)

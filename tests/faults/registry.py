@@ -21,7 +21,7 @@ JUDGES = ("raise", "garbage", "hang", "unreachable", "exit")
 
 _TEMPLATE = """
 [profiles.demo]
-models = ["alpha", "beta", "gamma", "wide-alpha", "wide-beta", "wide-gamma"]
+models = ["alpha", "beta", "gamma", "wide-alpha", "wide-beta", "wide-gamma", "thinker"]
 
 [capabilities.text-generation]
 input = "text"
@@ -108,6 +108,37 @@ memory_mb = 64
 params = {{ answer = "{{text}}", rules = [{{ match = "", sleep = {seconds} }}] }}
 """
 
+#: A planner that makes two steps of every request, and an integrator; both take their time.
+_PLANS = """
+[capabilities.question-answering]
+input = "text"
+instruction = "Think."
+judge = "longest"
+
+[models.thinker]
+capability = "question-answering"
+backend = "scripted"
+timeout = 3
+memory_mb = 64
+
+[models.thinker.params]
+answer = "It is answered."
+sleep = 0.03
+rules = [
+  {{ match = "Split a request", answer = '{{"steps": [{{"id": "a", "capability": "text-generation", "inputs": [{{"request": true}}]}}, {{"id": "b", "capability": "text-generation", "inputs": [{{"text": "Then:"}}, {{"output": "a"}}]}}]}}' }},
+]
+
+[planners.splits]
+method = "llm"
+model = "thinker"
+timeout = 3
+
+[integrators.tells]
+method = "llm"
+model = "thinker"
+timeout = 3
+"""
+
 _JUDGE = """
 [judges.{how}]
 method = "scripted"
@@ -125,4 +156,4 @@ def write_registry(path: Path, switches: Path) -> None:
     """Write the registry; `switches` is the folder in which a test leaves the files that make something fail."""
     values = {"seconds": SECONDS, "judge_seconds": JUDGE_SECONDS, "switches": switches}
     judges = [_JUDGE.format(how=how, **values) for how in JUDGES]
-    path.write_text(_TEMPLATE.format(**values) + "".join(judges))
+    path.write_text(_TEMPLATE.format(**values) + _PLANS.format() + "".join(judges))
