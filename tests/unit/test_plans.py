@@ -99,8 +99,10 @@ def test_model_text_is_never_evaluated() -> None:
         read_plan("[{'task': __import__('os').getpid(), 'id': 0}]")
 
 
-def test_no_steps_is_a_plan() -> None:
-    assert read_plan('Nothing to do: {"steps": []}') == Plan()
+def test_no_steps_is_a_plan_and_an_empty_list_in_a_sentence_is_none() -> None:
+    assert read_plan('Nothing to do: {"steps": []}') == read_plan(" [] ") == Plan()
+    with pytest.raises(PlanError):
+        read_plan("I see [] and {} only.")
 
 
 def test_an_object_must_follow_the_schema() -> None:

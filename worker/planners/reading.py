@@ -29,6 +29,13 @@ KINDS = ("request", "attachment", "text", "output")
 FILES = ("image", "audio", "file", "document", "video")
 NONE = (-1, "-1", None, "")  # HuggingGPT's way to say that a step waits for nobody
 
+#: pydantic's kinds of fault in our words, where its own do not fit a plan
+FAULTS = {
+    "extra_forbidden": "There is no such field here",
+    "model_type": "This must be an object",
+    "missing": "This field is missing",
+}
+
 ATTACHMENT = re.compile(r"<?attachment[ :#_-]*(\d{1,3})>?", re.IGNORECASE)
 
 
@@ -60,12 +67,11 @@ def _validated(value: Any) -> Plan:
 
 
 def _sentence(fault: Any) -> str:
-    place = "plan"
-    for part in fault["loc"]:
-        if part not in KINDS or place.endswith("]") is False:  # the tag of a reference says nothing to a reader
-            place += f"[{part}]" if isinstance(part, int) else f".{part}"
-    given = repr(fault.get("input"))
-    return f"{place}: {fault['msg']} (given: {given[:80]})."
+    parts = list(fault["loc"])
+    # What follows an input's number is the form that it was read as, which nobody wrote.
+    kept = [part for place, part in enumerate(parts) if place < 2 or parts[place - 2] != "inputs" or part not in KINDS]
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in kept).lstrip(".") or "The plan"
+    return f"{where}: {FAULTS.get(fault['type'], fault['msg'])} (given: {repr(fault.get('input'))[:80]})."
 
 
 # --- finding ------------------------------------------------------------------------------------------------------
@@ -73,6 +79,8 @@ def _sentence(fault: Any) -> str:
 
 def _found(text: str) -> list[dict[str, Any]]:
     """The steps in a text: of the longest JSON value that is a plan, else of loose steps that stand in a row."""
+    if text.strip() == "[]":
+        return []
     loose: list[dict[str, Any]] = []
     best: list[dict[str, Any]] | None = None
     longest = end = 0
@@ -114,10 +122,12 @@ def _steps_of(value: Any) -> list[dict[str, Any]] | None:
     if isinstance(value, dict):
         for root in ROOTS:
             if isinstance(value.get(root), list):
-                return _steps_of(value[root])
+                return _steps_of(value[root]) if value[root] else []
         return [value] if isinstance(_first(value, CAPABILITY), str) else None
-    if isinstance(value, list) and all(
-        isinstance(item, dict) and isinstance(_first(item, CAPABILITY), str) for item in value
+    if (
+        isinstance(value, list)
+        and value
+        and all(isinstance(item, dict) and isinstance(_first(item, CAPABILITY), str) for item in value)
     ):
         return value
     return None

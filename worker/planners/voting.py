@@ -148,7 +148,9 @@ class Voting(Planner):
 
     def _in_turn(self, asked: Asked, matches: Mapping[str, Sequence[float]]) -> Plan | None:
         """The plan that the request alone suggests: each clause's best capability, in the order of the clauses."""
-        best = [max(zip(part, matches, strict=True)) for part in zip(*matches.values(), strict=True)]
+        there = {"text", *asked.kinds, *(tool.output for tool in asked.tools)}
+        able = {tool.name: matches[tool.name] for tool in asked.tools if tool.input in there}
+        best = [max(zip(part, able, strict=True)) for part in zip(*able.values(), strict=True)]
         needed = CLEAR * max((score for score, _ in best), default=0.0)
         names = [name for score, name in best if score >= needed]
         chain = [name for place, name in enumerate(names) if place == 0 or name != names[place - 1]]
