@@ -101,6 +101,11 @@ class Settings(BaseSettings):
     bind_wait: Seconds = Field(
         120.0, description="A candidate whose model cannot be had this long is bound to another model, or given up."
     )
+    stored_plans: Annotated[int, Field(ge=0, le=5000)] = Field(
+        0,
+        description="How many of the latest plans that worked here planners look up beside the packaged examples. "
+        "They hold callers' words: leave it 0 where sources must not see each other's.",
+    )
     thinking_window: Annotated[int, Field(ge=1, le=10_000)] = Field(
         8, description="Messages on the planners' queue and on the integrators', per live worker of it."
     )

@@ -264,6 +264,36 @@ def thinking_failed(
     return bool(returned)
 
 
+@dataclass(frozen=True, kw_only=True)
+class StoredPlan:
+    """A plan that worked: what was asked, its steps, and the media types of the task's files, in order."""
+
+    request: str
+    steps: list[Any]
+    media_types: list[str]
+
+
+def stored_plans(connection: Connection, limit: int) -> list[StoredPlan]:
+    """The latest plans whose tasks are done, nothing failed or flagged; not those that were looked up themselves."""
+    rows = connection.execute(
+        text(
+            """
+            SELECT t.request, t.plan -> 'steps' AS steps, ARRAY(
+                SELECT coalesce(a.media_type, '')
+                FROM jsonb_array_elements(t.attachments) WITH ORDINALITY AS f (file, n)
+                LEFT JOIN artifact AS a ON a.sha256 = f.file ->> 'sha256' ORDER BY f.n) AS media_types
+            FROM task AS t
+            WHERE t.plan IS NOT NULL AND t.status = 'done' AND t.error IS NULL AND t.request <> ''
+              AND NOT coalesce(t.needs_review, false) AND NOT coalesce(t.fallback, false)
+              AND t.plan ->> 'method' <> 'retrieval'
+            ORDER BY t.id DESC LIMIT :limit
+            """
+        ),
+        {"limit": limit},
+    )
+    return [StoredPlan(**row._mapping) for row in rows]  # noqa: SLF001 - the documented name
+
+
 def lock_planned(connection: Connection, limit: int) -> list[UUID]:
     """Lock tasks whose plan waits to become subtasks; other schedulers skip them."""
     rows = connection.execute(

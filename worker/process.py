@@ -15,12 +15,14 @@ from celery.signals import worker_process_init
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from db.blobs import kind_of
 from db.engine import make_engine, transaction
 from db.errors import BakeoffError
 from db.logs import configure_logging, get_logger
 from db.registry import JudgeEntry
 from db.settings import Settings, load_settings
 from db.states import WorkerState
+from db.thinking import stored_plans
 from db.workers import set_worker_state
 from worker.backends import Backend, LanguageModel, Place, create_backend
 from worker.batching import Ceilings
@@ -28,7 +30,8 @@ from worker.child import settle_in
 from worker.integrators import Integrator, create_integrator
 from worker.judges import Judge, create_judge
 from worker.pace import JudgePace, Speeds
-from worker.planners import Planner, create_planner
+from worker.planners import Example, Planner, create_planner
+from worker.planners.checking import read_plan
 from worker.planners.library import load_examples
 from worker.role import WorkerRole
 from worker.weights import locate
@@ -96,9 +99,25 @@ class ModelProcess:
                 entry,
                 model=self.backend(entry.model) if entry.model else None,
                 embedder=self.backend(entry.embedder) if entry.embedder else None,
-                examples=load_examples(),
+                examples=[*load_examples(), *self._stored_examples()],
             )
         return self._planners[name]
+
+    def _stored_examples(self) -> list[Example]:
+        """Plans that worked in this installation, as far as they are looked up."""
+        most = self.settings.stored_plans
+        if not most:
+            return []
+        with transaction(self.engine) as connection:
+            stored = stored_plans(connection, most)
+        return [
+            Example(
+                request=plan.request,
+                plan=read_plan({"steps": plan.steps}),
+                kinds=tuple(kind_of(media_type) or "file" for media_type in plan.media_types),
+            )
+            for plan in stored
+        ]
 
     def integrator(self, name: str) -> Integrator:
         """The integrator of the registry, its language model loaded. Raises whatever loading raised."""

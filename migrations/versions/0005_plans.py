@@ -35,6 +35,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_task_thinking", "task", ["id"], postgresql_where=sa.text("status IN ('planning', 'integrating')")
     )
+    op.create_index("ix_task_plans", "task", ["id"], postgresql_where=sa.text("plan IS NOT NULL"))
     op.add_column("subtask", sa.Column("max_candidates", sa.SmallInteger(), nullable=True))
     op.add_column("subtask", sa.Column("note", sa.Text(), nullable=True))
     op.add_column("subtask", sa.Column("grace", sa.Float(53), nullable=True))
@@ -60,6 +61,7 @@ def downgrade() -> None:
     op.drop_index("ix_subtask_grace", table_name="subtask")
     for column in ("min_confidence", "grace", "note", "max_candidates"):
         op.drop_column("subtask", column)
+    op.drop_index("ix_task_plans", table_name="task")
     op.drop_index("ix_task_thinking", table_name="task")
     op.drop_constraint(op.f("ck_task_planned"), "task")
     for column in ("needs_review", "integration", "planned"):

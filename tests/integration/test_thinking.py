@@ -203,6 +203,19 @@ def test_an_answer_that_nobody_writes_is_the_results(
     assert (row.status, row.answer, row.integration["reason"], row.error) == ("done", "said", reason, None)
 
 
+def test_plans_that_worked_are_kept_for_others(database: Engine, integrating: UUID) -> None:
+    with database.begin() as connection:
+        assert thinking.stored_plans(connection, 10) == []
+    thought = claimed(database, integrating, TaskState.INTEGRATING)
+    with database.begin() as connection:
+        endings.store_answer(connection, thought.id, thought.token, "written", {})
+    rows(database, 'UPDATE task SET plan = plan || \'{"method": "llm"}\'')
+
+    with database.begin() as connection:
+        (plan,) = thinking.stored_plans(connection, 10)
+    assert (plan.request, plan.steps, plan.media_types) == ("hello", [STEP], [])
+
+
 def test_what_is_late_after_the_grace_is_cancelled_and_what_is_not_waits(database: Engine, waiting: UUID) -> None:
     # given a subtask with a quorum of one and a grace of ten seconds, one of two candidates done
     rows(
