@@ -138,7 +138,7 @@ class Task(Lease, Base):
     deadline: Mapped[datetime | None]
     # What becomes of it
     status: Mapped[str] = mapped_column(server_default=text("'pending'"))
-    plan: Mapped[dict[str, Any] | None]  # how its planner split it (`db.planning`)
+    plan: Mapped[dict[str, Any] | None]  # how its planner split it (`db.plan`)
     planned: Mapped[bool] = mapped_column(server_default=text("false"))  # steps of the plan are to become subtasks
     integration: Mapped[dict[str, Any] | None]  # who wrote the answer, from what, or why nobody did
     needs_review: Mapped[bool | None]

@@ -14,9 +14,9 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import Connection, text
 
-from db.endings import finish_as_they_are, finish_tasks
+from db.endings import finish_as_they_are
 from db.states import TaskState
-from db.tasks import PendingTask, announce
+from db.tasks import announce
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,30 +58,6 @@ class StepResult:
     confidence: float | None
     needs_review: bool
     error: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlannedTask(PendingTask):
-    """A task whose plan is stored; `known` are its subtasks, with the number of candidates that each was given."""
-
-    plan: dict[str, Any]
-    known: dict[str, int]
-
-
-def begin_planning(connection: Connection, plans: Mapping[UUID, Mapping[str, Any]]) -> None:
-    """Locked pending tasks wait for a planner from now on; what is known of each one's plan is stored with it."""
-    if not plans:
-        return
-    connection.execute(
-        text(
-            """
-            UPDATE task SET status = 'planning', plan = r.plan
-            FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (id uuid, plan jsonb)
-            WHERE task.id = r.id AND task.status || '' = 'pending'
-            """
-        ),
-        {"rows": json.dumps([{"id": str(task), "plan": dict(plan)} for task, plan in plans.items()])},
-    )
 
 
 #: Tasks `t` that are due for a message.
@@ -262,92 +238,6 @@ def thinking_failed(
         },
     ).rowcount
     return bool(returned)
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredPlan:
-    """A plan that worked: what was asked, its steps, and the media types of the task's files, in order."""
-
-    request: str
-    steps: list[Any]
-    media_types: list[str]
-
-
-def stored_plans(connection: Connection, limit: int) -> list[StoredPlan]:
-    """The latest plans whose tasks are done, nothing failed or flagged; not those that were looked up themselves."""
-    rows = connection.execute(
-        text(
-            """
-            SELECT t.request, t.plan -> 'steps' AS steps, ARRAY(
-                SELECT coalesce(a.media_type, '')
-                FROM jsonb_array_elements(t.attachments) WITH ORDINALITY AS f (file, n)
-                LEFT JOIN artifact AS a ON a.sha256 = f.file ->> 'sha256' ORDER BY f.n) AS media_types
-            FROM task AS t
-            WHERE t.plan IS NOT NULL AND t.status = 'done' AND t.error IS NULL AND t.request <> ''
-              AND NOT coalesce(t.needs_review, false) AND NOT coalesce(t.fallback, false)
-              AND t.plan ->> 'method' <> 'retrieval'
-            ORDER BY t.id DESC LIMIT :limit
-            """
-        ),
-        {"limit": limit},
-    )
-    return [StoredPlan(**row._mapping) for row in rows]  # noqa: SLF001 - the documented name
-
-
-def lock_planned(connection: Connection, limit: int) -> list[UUID]:
-    """Lock tasks whose plan waits to become subtasks; other schedulers skip them."""
-    rows = connection.execute(
-        text(
-            """
-            SELECT id FROM task WHERE status IN ('planning', 'integrating') AND planned
-            ORDER BY priority DESC, id LIMIT :limit FOR UPDATE SKIP LOCKED
-            """
-        ),
-        {"limit": limit},
-    )
-    return list(rows.scalars())
-
-
-def read_planned(connection: Connection, tasks: Sequence[UUID]) -> list[PlannedTask]:
-    """What was planned for these locked tasks."""
-    rows = connection.execute(
-        text(
-            """
-            SELECT t.id, t.request, t.capability, t.source, t.priority, t.options, t.attachments, t.deadline, t.plan,
-                   coalesce((SELECT jsonb_object_agg(s.name, s.candidates_wanted) FROM subtask AS s
-                             WHERE s.task_id = t.id), '{}') AS known
-            FROM task AS t WHERE t.id = ANY(CAST(:tasks AS uuid[])) ORDER BY t.priority DESC, t.id
-            """
-        ),
-        {"tasks": list(tasks)},
-    )
-    return [PlannedTask(**row._mapping) for row in rows]  # noqa: SLF001 - the documented name
-
-
-def keep_plans(connection: Connection, plans: Mapping[UUID, Mapping[str, Any]]) -> None:
-    """Write down the plans of locked tasks, pending or planned, that are about to become subtasks."""
-    if not plans:
-        return
-    connection.execute(
-        text(
-            """
-            UPDATE task SET plan = r.plan FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (id uuid, plan jsonb)
-            WHERE task.id = r.id AND (task.status || '' = 'pending' OR task.planned)
-            """
-        ),
-        {"rows": json.dumps([{"id": str(task), "plan": dict(plan)} for task, plan in plans.items()])},
-    )
-
-
-def end_plans(connection: Connection, tasks: Sequence[UUID]) -> None:
-    """Planned tasks, locked, that get no further step: they are answered from the subtasks that they have."""
-    if not tasks:
-        return
-    connection.execute(
-        text("UPDATE task SET status = 'running', planned = false WHERE id = ANY(CAST(:ids AS uuid[])) AND planned"),
-        {"ids": list(tasks)},
-    )
-    finish_tasks(connection, tasks)
 
 
 def expire_thinking(connection: Connection) -> int:

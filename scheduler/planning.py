@@ -15,9 +15,9 @@ from db.cache import input_key
 from db.errors import InvalidRequest
 from db.logs import get_logger
 from db.plan import Plan, Step
+from db.planning import PlannedTask, begin_planning, end_plans, keep_plans, lock_planned, read_planned
 from db.settings import Settings
 from db.tasks import PendingTask, SubtaskRow, lock_pending, read_pending, reject_tasks, start_tasks
-from db.thinking import PlannedTask, begin_planning, end_plans, keep_plans, lock_planned, read_planned
 from scheduler.requests import (
     TaskOptions,
     candidates_of,

@@ -19,10 +19,10 @@ from db.blobs import kind_of
 from db.engine import make_engine, transaction
 from db.errors import BakeoffError
 from db.logs import configure_logging, get_logger
+from db.planning import stored_plans
 from db.registry import JudgeEntry
 from db.settings import Settings, load_settings
 from db.states import WorkerState
-from db.thinking import stored_plans
 from db.workers import set_worker_state
 from worker.backends import Backend, LanguageModel, Place, create_backend
 from worker.batching import Ceilings

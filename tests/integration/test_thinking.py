@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import Engine, text
 
-from db import endings, lease, tasks, thinking
+from db import endings, lease, planning, tasks, thinking
 from db.states import TaskState
 from db.subtasks import stop_waiting
 from db.verdicts import Patience
@@ -37,7 +37,7 @@ def waiting(database: Engine) -> UUID:
     with database.begin() as connection:
         task, _ = tasks.insert_task(connection, tasks.TaskRow(request="hello"))
         tasks.lock_pending(connection, 1)
-        thinking.begin_planning(connection, {task: {"planner": "p"}})
+        planning.begin_planning(connection, {task: {"planner": "p"}})
     return task
 
 
@@ -63,7 +63,7 @@ def integrating(database: Engine, waiting: UUID) -> UUID:
     thought = claimed(database, waiting)
     with database.begin() as connection:
         thinking.store_plan(connection, thought, {"steps": [STEP], "integrator": "i"})
-        thinking.lock_planned(connection, 1)
+        planning.lock_planned(connection, 1)
         row = tasks.SubtaskRow(
             task_id=waiting, position=0, name="only", capability="text-generation", inputs=[{"request": True}],
             options={}, source="s", priority=0, candidates_wanted=1, quorum=1, judge="j", deadline=None,
@@ -205,14 +205,14 @@ def test_an_answer_that_nobody_writes_is_the_results(
 
 def test_plans_that_worked_are_kept_for_others(database: Engine, integrating: UUID) -> None:
     with database.begin() as connection:
-        assert thinking.stored_plans(connection, 10) == []
+        assert planning.stored_plans(connection, 10) == []
     thought = claimed(database, integrating, TaskState.INTEGRATING)
     with database.begin() as connection:
         endings.store_answer(connection, thought.id, thought.token, "written", {})
     rows(database, 'UPDATE task SET plan = plan || \'{"method": "llm"}\'')
 
     with database.begin() as connection:
-        (plan,) = thinking.stored_plans(connection, 10)
+        (plan,) = planning.stored_plans(connection, 10)
     assert (plan.request, plan.steps, plan.media_types) == ("hello", [STEP], [])
 
 
