@@ -270,7 +270,7 @@ def test_a_language_models_plan_is_read_and_checked() -> None:
     prompt = writer.asked[0].text
     assert "0: audio (talk.wav)" in prompt
     assert all(tool.name in prompt for tool in TOOLS)
-    assert len(re.findall("<request>", prompt)) == 1 + 4 + 1  # the rules name it, four examples, the request
+    assert len(re.findall("<request>", prompt)) == 1 + 3 + 1  # the rules name it, three examples, the request
 
 
 def test_a_request_cannot_close_its_quotes() -> None:

@@ -38,7 +38,7 @@ class PromptParams(Params):
     prompt: str
     max_new_tokens: int = Field(500, ge=16)
     max_tools: int = Field(20, ge=1)  # capabilities that the model sees, short-listed by description
-    examples: int = Field(4, ge=0, le=50)
+    examples: int = Field(3, ge=0, le=50)
     variety: float = Field(0.4, ge=0, le=1)  # of the examples: 0 takes the nearest, 1 the most different
     max_request_characters: int = Field(6000, ge=1)
 

@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 NODES, EDGES, MATCH, COVERAGE, USUAL = 0.85, 0.5, 0.55, 0.6, 0.2
 DESCRIBED = 2  # capabilities proposed by their description alone
 LONGEST = 3  # steps of a composed chain
-CLEAR = 0.6  # a clause whose best match is below this share of the clearest clause's asks for nothing
+CLEAR = 0.45  # a clause whose best match is below this share of the clearest clause's asks for nothing
+REPEATED = 0.7  # what a match counts of a capability that is there already: clauses name what earlier ones made
 TRIED = 40  # examples that tell how far a plan of the clauses alone is trusted
 EAGER, MOST_TRUST = 4, 20.0
 PAIRED, TRIPLED = 6, 5  # capabilities that chains of two, of three are composed of
@@ -149,13 +150,16 @@ class Voting(Planner):
     def _in_turn(self, asked: Asked, matches: Mapping[str, Sequence[float]]) -> Plan | None:
         """The plan that the request alone suggests: each clause's best capability, in the order of the clauses."""
         there = {"text", *asked.kinds, *(tool.output for tool in asked.tools)}
-        able = {tool.name: matches[tool.name] for tool in asked.tools if tool.input in there}
-        best = [max(zip(part, able, strict=True)) for part in zip(*able.values(), strict=True)]
-        needed = CLEAR * max((score for score, _ in best), default=0.0)
-        names = [name for score, name in best if score >= needed]
-        chain = [name for place, name in enumerate(names) if place == 0 or name != names[place - 1]]
-        tools = {tool.name: tool for tool in asked.tools}
-        return wired([tools[name] for name in chain[: asked.max_steps]], asked, self._joining)
+        able = [tool for tool in asked.tools if tool.input in there]
+        clearest = max((max(matches[tool.name]) for tool in able), default=0.0)
+        chain: list[Tool] = []
+        for clause in range(len(matches[able[0].name]) if able else 0):
+            scores = {tool.name: matches[tool.name][clause] * (REPEATED if tool in chain else 1.0) for tool in able}
+            best = max(able, key=lambda tool: scores[tool.name])
+            again = best in chain and chain.count(best) >= asked.kinds.count(best.input)
+            if matches[best.name][clause] >= CLEAR * clearest and not again:
+                chain.append(best)
+        return wired(chain[: asked.max_steps], asked, self._joining)
 
     def _trust(self, asked: Asked) -> float:
         """The weight of that plan beside the neighbours', who have 1 together.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,7 +36,7 @@ def planner_command(
     ] = None,
     generated: Annotated[
         int | None,
-        typer.Option(min=0, help="Generated requests to test on; default 240, or the limit; 0: none."),
+        typer.Option(min=0, help="Generated requests to test on; default 240, or 30 (LLM); 0: none."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,  # noqa: FBT002 - typer's way
 ) -> None:
@@ -100,7 +101,8 @@ def _first_embedder(registry: Registry) -> str | None:
 def loaded(registry: Registry, name: str, settings: Settings) -> Backend:
     """A model in this process, loaded. Raises `WeightsError` where its weights are not in the cache."""
     entry = registry.model(name)
-    backend = create_backend(entry, Place(weights=locate(entry, settings.cache)))
+    threads = settings.threads or os.cpu_count() or 1
+    backend = create_backend(entry, Place(weights=locate(entry, settings.cache), threads=threads))
     backend.load()
     return backend
 

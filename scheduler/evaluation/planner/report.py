@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from worker.backends import Backend
 
 SAMPLE = 60  # requests that a planner which asks a language model is tested on
+GENERATED_SAMPLE = 30  # generated requests of such a planner
 GENERATED = 240  # generated requests tested on, a third of each type; as many again are there to look up
 BASELINE = PlannerEntry(name="retrieval", method="retrieval")
 
@@ -52,7 +53,8 @@ def evaluated(
         "embedder": None if bench.embedder is None else bench.embedder.model.name,
         **_measured(bench, rows, tools),
     }
-    count = generated_count if generated_count is not None else min(GENERATED, bench.most or GENERATED)
+    usual = GENERATED_SAMPLE if bench.entry.method in WRITTEN else GENERATED
+    count = generated_count if generated_count is not None else min(usual, bench.limit or usual)
     if count:
         report["generated"] = _measured(bench, generated(2 * count), TOOLS)
     return report
