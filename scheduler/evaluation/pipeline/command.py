@@ -28,7 +28,12 @@ def pipeline_command(
         str, typer.Option(help=f"A planner of the registry, which plans the first items; `{NOBODY}`: no one does.")
     ] = "qwen",
     planned: Annotated[int, typer.Option(min=1, help="How many items the planner gets.")] = 10,
-    judge: Annotated[str | None, typer.Option(help="A judge of the registry; default: each capability's.")] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            help="A judge of the registry; default: each capability's, or agreement where that asks a candidate."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Is the final answer right more often when several models answer each step? Starts a system of its own."""
@@ -55,7 +60,8 @@ def pipeline_command(
 
 
 def _print(report: Mapping[str, Any]) -> None:
-    console.print(f"{report['items']} items, seed {report['seed']}, judged by {', '.join(report['judges'])}")
+    judges = ", ".join(f"{name} ({step})" for step, name in report["judges"].items())
+    console.print(f"{report['items']} items, seed {report['seed']}, judged by {judges}", soft_wrap=True)
     for sentence in report["missing"]:
         console.print(f"left out: {sentence}", soft_wrap=True)
     out = table("arm", "right", "against best single", "calls", "time", *_operations(report), wrap=())

@@ -13,7 +13,8 @@ from db.errors import UsageError
 from db.registry import read_registry
 from scheduler.evaluation.pipeline.arms import BEST_SINGLE, DOWNLOADS, Said, outcome_of, run_of, unanswered
 from scheduler.evaluation.pipeline.files import make_files
-from scheduler.evaluation.pipeline.items import ANSWER, HEAR, READ, STEPS, draw_items
+from scheduler.evaluation.pipeline.items import ANSWER, HEAR, READ, draw_items
+from scheduler.evaluation.pipeline.registry import Selection, judges_of, run_tables
 from scheduler.evaluation.pipeline.report import (
     all_picks,
     arm_figures,
@@ -21,7 +22,7 @@ from scheduler.evaluation.pipeline.report import (
     planner_figures,
     step_figures,
 )
-from scheduler.evaluation.pipeline.running import Running, Selection, registry_text
+from scheduler.evaluation.pipeline.running import Running
 from scheduler.submit import NewTask
 
 if TYPE_CHECKING:
@@ -56,7 +57,9 @@ def evaluated(settings: Settings, options: Options, progress: Progress) -> dict[
         if (name := getattr(options, key)) is not None and name not in known:
             raise UsageError(f"--{key} {name!r} is none of the registry's: {', '.join(known)}.")
     selection = Selection(settings, registry)
-    text = registry_text(settings.registry_file.read_text(), selection, judge=options.judge, planner=options.planner)
+    judges = judges_of(registry, selection.models, options.judge)
+    given = tomllib.loads(settings.registry_file.read_text())
+    tables = run_tables(given, selection.models, judges, options.planner)
     downloads, note = most_downloaded(registry, selection.models)
     with tempfile.TemporaryDirectory(prefix="bakeoff-pipeline-") as name:
         folder = Path(name)
@@ -64,11 +67,10 @@ def evaluated(settings: Settings, options: Options, progress: Progress) -> dict[
         progress("making inputs", 0, len(items))
         make_files(items, options.seed, settings.cache)
         progress("starting", 0, 1)
-        with Running(settings, folder, text, tomllib.loads(text)) as running:
+        with Running(settings, folder, tables) as running:
             runs, planned = _first_round(running, items, options, progress)
             picks = all_picks(options.arms, runs, selection.models, downloads, options.seed)
             asked = _second_round(running, runs, picks, progress)
-            judges = sorted({running.registry.capabilities[capability].judge for capability in STEPS.values()})
     outcomes = {
         arm: [outcome_of(arm, run, one) for run, one in zip(runs, chosen, strict=True)] for arm, chosen in picks.items()
     }

@@ -42,9 +42,9 @@ _UTTERANCES = (
 )
 _ASKED: Mapping[Operation, tuple[str, ...]] = {
     "add": (
-        "What is the sum of the number in the picture and the number in the recording? Answer with the sum only.",
-        "Add the number that is spoken to the one in the picture. Answer with the result only.",
-        "What do the number in the image and the number in the voice message make together? Answer with one number.",
+        "What is the sum of the number in the picture and the number in the recording? Answer with the equation only.",
+        "Add the number that is spoken to the one in the picture. Answer with the equation only.",
+        "What do the number in the image and the spoken number make together? Answer with the equation only.",
     ),
     "compare": (
         "Which number is larger, the one in the picture or the one in the recording? Answer with that number only.",

@@ -5,79 +5,30 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Self
 
 from db.engine import engine_of, transaction
-from db.errors import UsageError, WeightsError
 from db.queries import task_story
-from db.registry import Registry, parse_registry
-from scheduler.evaluation.pipeline.items import STEPS
+from db.registry import parse_registry
+from scheduler.evaluation.pipeline.registry import PROFILE, WANTED, as_toml
 from scheduler.local.cluster import Cluster
 from scheduler.submit import submit_many
 from scheduler.waiting import wait_for
-from worker.weights import locate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
+    from db.registry import Registry
     from db.settings import Settings
     from scheduler.submit import NewTask
 
-PROFILE = "evaluate-pipeline"
-#: Models that are asked, of each step as many as a judge gets; those whose weights are not there are left out.
-WANTED = (
-    ("rapidocr", "rapidocr-onnxruntime", "ddddocr"),
-    ("whisper-base", "whisper-tiny-en", "pocketsphinx-en-us"),
-    ("smollm2-135m", "qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b"),
-)
 READY_WITHIN = 600.0  # seconds; weights are loaded on a machine that others may use too
 PATIENCE = 3600.0  # seconds for one round of tasks
-
-
-class Selection:
-    """The models of a run: those wanted, in the registry's order, whose weights are there."""
-
-    def __init__(self, settings: Settings, registry: Registry) -> None:
-        self.missing: list[str] = []
-        self.models: dict[str, list[str]] = {}
-        for step, wanted in zip(STEPS, WANTED, strict=True):
-            known = [name for name in registry.models if name in wanted]
-            self.models[step] = [name for name in known if self._is_there(settings, registry, name)]
-            if len(self.models[step]) < 2:
-                raise UsageError(
-                    f"The step {step!r} needs two of {', '.join(wanted)} to compare; "
-                    f"fetch them: `bakeoff models pull {' '.join(wanted)}`. {' '.join(self.missing)}"
-                )
-
-    def _is_there(self, settings: Settings, registry: Registry, name: str) -> bool:
-        try:
-            locate(registry.models[name], settings.cache)
-        except WeightsError as error:
-            self.missing.append(str(error))
-            return False
-        return True
-
-    @property
-    def names(self) -> list[str]:
-        """All of them."""
-        return [name for models in self.models.values() for name in models]
-
-
-def registry_text(base: str, selection: Selection, *, judge: str | None, planner: str | None) -> str:
-    """The given registry, with a profile of these models besides."""
-    roles = {key: name for key, name in (("judge", judge), ("planner", planner)) if name is not None}
-    lines = [f"[profiles.{PROFILE}]", f"models = [{', '.join(_quoted(name) for name in selection.names)}]"]
-    lines += [f"{key} = {_quoted(name)}" for key, name in roles.items()]
-    return base.rstrip() + "\n\n" + "\n".join(lines) + "\n"
-
-
-def _quoted(name: str) -> str:
-    return f'"{name}"'
 
 
 class Running:
     """A running system; use it as a context."""
 
-    def __init__(self, settings: Settings, folder: Path, registry: str, tables: dict[str, Any]) -> None:
+    def __init__(self, settings: Settings, folder: Path, tables: dict[str, Any]) -> None:
         own = {
             "BAKEOFF_CACHE": str(settings.cache),
             "BAKEOFF_THREADS": "1",
@@ -85,7 +36,7 @@ class Running:
             "HF_HUB_OFFLINE": "1",
         }
         folder.chmod(0o755)  # Postgres runs as somebody else where we are root
-        self.cluster = Cluster(folder, registry, own, profile=PROFILE)
+        self.cluster = Cluster(folder, as_toml(tables), own, profile=PROFILE)
         self.registry = parse_registry(tables, PROFILE).restricted_to(PROFILE)
 
     def __enter__(self) -> Self:
