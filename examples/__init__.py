@@ -1,0 +1,1 @@
+"""Requests of several steps, to run as they stand; see README.md here."""
