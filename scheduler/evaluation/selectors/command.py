@@ -72,10 +72,10 @@ def _queued(path: Path, data: Rows, options: Options, *, as_json: bool) -> None:
     if as_json:
         print_json({"file": path.name, "seed": options.seed, **report})
     else:
-        _print_queued(report)
+        print_queued(report)
 
 
-def _print_queued(report: dict[str, Any]) -> None:
+def print_queued(report: dict[str, Any]) -> None:
     """Each arm with an oracle for a judge, with the judge of the run, and as it is chosen without a queue."""
     from scheduler.cli.output import console, table  # noqa: PLC0415 - the command line imports this module
 

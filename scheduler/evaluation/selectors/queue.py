@@ -94,17 +94,24 @@ def evaluated(file: Path, data: Rows, options: Options, progress: Progress) -> d
             clock.lap("judge")
             answers = system.answers(ids)
     clock.lap("stop")
-    found = list(zip(asked, answers, strict=True))
+    return report_on(data, options, list(zip(asked, answers, strict=True)), taught, history, clock.laps)
+
+
+def report_on(
+    data: Rows, options: Options, found: Sequence[tuple[Asked, Answered]], taught: Taught, history: History,
+    seconds: Mapping[str, float],
+) -> dict[str, Any]:  # fmt: skip
+    """What came out of the queue, measured, beside what is chosen without one."""
     tally = tally_of(data, options.seed, picks_of(found, taught))
     return {
-        "fit": len(fit),
+        "fit": len(taught.history.log.entries),
         "judge_method": options.judge_method,
         "taught_by": options.taught_by,
         **report_of(data, tally, []),
         "agreement": agreement(found, taught, history),
         "history": {"entries": len(history.log.entries), "games": round(sum(history.strengths.games.values()) / 2, 1)},
-        "queue": counts(answers),
-        "seconds": clock.laps,
+        "queue": counts([answered for _, answered in found]),
+        "seconds": dict(seconds),
     }
 
 
@@ -117,7 +124,8 @@ def checked(data: Rows, options: Options) -> tuple[int, ...]:
         raise InvalidRequest(f"--k {unknown[0]} is not from 1 to {most}: the file has {len(data.models)} models.")
     if len(data.models) > MOST_MODELS:
         raise InvalidRequest(
-            f"{len(data.models)} models cannot answer one fit row: a subtask asks {MOST_MODELS} at most."
+            f"The file has {len(data.models)} models, and a subtask asks {MOST_MODELS} at most: a fit row needs all of "
+            "them. Leave --queue out, or give a file with fewer."
         )
     create_judge(JudgeEntry(name="judge", method=options.judge_method), None)
     return tuple(sorted(set(options.sizes))) or tuple(range(1, most + 1))
