@@ -46,8 +46,7 @@ class Speaker:
 
         Raises `WeightsError` where the voice, or the package that speaks with it, is not to be had.
         """
-        name = hashlib.sha256(f"{VOICE.source} {pace:g} {sentence}".encode()).hexdigest()[:24]
-        place = self._cache / "speech" / f"{name}.wav"
+        place = self.place(sentence, pace)
         if not place.is_file():
             place.parent.mkdir(parents=True, exist_ok=True)
             samples, rate = self._speak(sentence, pace)
@@ -56,6 +55,11 @@ class Speaker:
             made.replace(place)
         read, rate = soundfile.read(place, dtype="float64")
         return np.asarray(read, dtype=np.float64), int(rate)
+
+    def place(self, sentence: str, pace: float) -> Path:
+        """Where the sound of a sentence is kept."""
+        name = hashlib.sha256(f"{VOICE.source} {pace:g} {sentence}".encode()).hexdigest()[:24]
+        return self._cache / "speech" / f"{name}.wav"
 
     def _speak(self, sentence: str, pace: float) -> tuple[Samples, int]:
         try:
