@@ -84,6 +84,18 @@ def test_the_oracle_is_right_where_any_candidate_is(run: ItemRun) -> None:
     assert outcome_of(ORACLE, run, picks).right
 
 
+def test_of_several_right_ones_the_oracle_keeps_the_winner() -> None:
+    # given two readings of the right number, of which the judge took the second
+    item = item_of()
+    read = subtask(READ, {"r1": f"ticket {item.shown}", "r2": f"Ticket {item.shown}"}, "r2")
+    heard = subtask(HEAR, {"h1": "nothing", "h2": f"{item.said}"}, "h1")
+    run = run_of(item, {"subtasks": [read, heard]})
+    # when
+    picks = picks_of(ORACLE, run, FIXED, DICE)
+    # then
+    assert (picks.read, picks.hear) == ("r2", "h2")
+
+
 def test_an_arm_of_fixed_models_asks_for_the_answer_to_what_its_own_models_said(run: ItemRun) -> None:
     # given
     picks = picks_of(DOWNLOADS, run, FIXED, DICE)

@@ -104,13 +104,22 @@ def best_by(runs: Sequence[ItemRun], models: Mapping[str, Sequence[str]]) -> dic
 def picks_of(arm: str, run: ItemRun, fixed: Mapping[str, str], random: Random) -> Picks:
     """Whose answers an arm takes for an item; `fixed` are the models of an arm that always asks the same ones."""
     if arm == ORACLE:
-        leaf = {step: next(iter(run.right_models(step)), run.steps[step].winner) for step in (READ, HEAR)}
+        leaf = {step: _right_one(run, step) for step in (READ, HEAR)}
         return Picks(read=leaf[READ], hear=leaf[HEAR], answer=tuple(run.steps[ANSWER].said))
     if arm == JUDGED:
         return Picks(read=run.steps[READ].winner, hear=run.steps[HEAR].winner, answer=tuple(run.steps[ANSWER].said))
     chosen = {step: random.choice(sorted(run.steps[step].said) or [fixed[step]]) for step in STEPS}
     one = chosen if arm == RANDOM else fixed
     return Picks(read=one[READ], hear=one[HEAR], answer=(one[ANSWER],))
+
+
+def _right_one(run: ItemRun, step: str) -> str | None:
+    """A model that is right: the judge's winner where it is, or nobody else is; else the first one that is.
+
+    Equally right answers are not equally well put, and the step that reads them minds.
+    """
+    right, winner = run.right_models(step), run.steps[step].winner
+    return winner if winner in right or not right else right[0]
 
 
 def unanswered(run: ItemRun, picks: Picks) -> list[tuple[str, str, str]]:
