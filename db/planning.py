@@ -45,7 +45,7 @@ def lock_planned(connection: Connection, limit: int) -> list[UUID]:
     rows = connection.execute(
         text(
             """
-            SELECT id FROM task WHERE status IN ('planning', 'integrating') AND planned
+            SELECT id FROM task WHERE planned
             ORDER BY priority DESC, id LIMIT :limit FOR UPDATE SKIP LOCKED
             """
         ),
@@ -106,7 +106,10 @@ class StoredPlan:
 
 
 def stored_plans(connection: Connection, limit: int) -> list[StoredPlan]:
-    """The latest plans whose tasks are done, nothing failed or flagged; not those that were looked up themselves."""
+    """The latest plans whose tasks are done, nothing failed or flagged.
+
+    Not those that were looked up themselves, and not those that callers wrote: whoever may enqueue could plant one.
+    """
     rows = connection.execute(
         text(
             """
@@ -117,7 +120,7 @@ def stored_plans(connection: Connection, limit: int) -> list[StoredPlan]:
             FROM task AS t
             WHERE t.plan IS NOT NULL AND t.status = 'done' AND t.error IS NULL AND t.request <> ''
               AND NOT coalesce(t.needs_review, false) AND NOT coalesce(t.fallback, false)
-              AND t.plan ->> 'method' <> 'retrieval'
+              AND t.plan ->> 'method' NOT IN ('retrieval', 'explicit')
             ORDER BY t.id DESC LIMIT :limit
             """
         ),

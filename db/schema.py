@@ -172,7 +172,8 @@ class Task(Lease, Base):
         CheckConstraint("NOT planned OR (status = 'planning' AND plan IS NOT NULL AND token IS NULL)", name="planned"),
         CheckConstraint("attempt BETWEEN 0 AND 1000 AND max_attempts BETWEEN 1 AND 1000", name="attempts"),
         Index("ix_task_plans", "id", postgresql_where=text("plan IS NOT NULL")),
-        Index("ix_task_thinking", "id", postgresql_where=text("status IN ('planning', 'integrating')")),
+        Index("ix_task_planned", text("priority DESC"), "id", postgresql_where=text("planned")),
+        Index("ix_task_thinking", "status", "id", postgresql_where=text("status IN ('planning', 'integrating')")),
         Index(
             "ix_task_pending_fair",
             text("priority DESC"),

@@ -76,7 +76,9 @@ class Settings(BaseSettings):
     profile: str | None = Field(
         None, description="Which models of the registry are run; empty: those of the running `bakeoff up`, else demo."
     )
-    eval_data: Path | None = Field(None, description="Folder of evaluation sets, for `bakeoff evaluate` and tests; nothing else reads it.")
+    eval_data: Path | None = Field(
+        None, description="Folder of evaluation sets, for `bakeoff evaluate` and tests; nothing else reads it."
+    )
 
     # Choosing and sending
     candidates: Annotated[int, Field(ge=1, le=16)] = Field(3, description="Models per subtask (k).")

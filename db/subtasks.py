@@ -32,6 +32,7 @@ class ReadySubtask:
     capability: str
     options: dict[str, Any]
     candidates_wanted: int
+    max_candidates: int | None
     quorum: int
     judge: str
     input_key: bytes | None
@@ -88,7 +89,7 @@ def lock_ready(
                 ORDER BY s.priority DESC, turn, r.created_at
                 LIMIT :limit
             )
-            SELECT s.id, s.task_id, s.capability, s.options, s.candidates_wanted, s.quorum, s.judge,
+            SELECT s.id, s.task_id, s.capability, s.options, s.candidates_wanted, s.max_candidates, s.quorum, s.judge,
                    s.input_key,
                    s.capability || coalesce(s.options ->> 'models', '') AS "group"
             FROM subtask AS s JOIN ranked ON ranked.id = s.id
@@ -151,7 +152,8 @@ def stop_waiting(connection: Connection) -> int:
             UPDATE candidate SET status = 'cancelled', finished_at = now(), token = NULL, lease_until = NULL,
                    in_chord = false, error = '{"kind": "model", "code": "late", "message":
                        "The quorum was in, and the grace for others was over."}'
-            WHERE subtask_id IN (SELECT id FROM patient) AND finished_at IS NULL
+            WHERE id IN (SELECT c.id FROM candidate AS c JOIN patient AS p ON p.id = c.subtask_id
+                         WHERE c.finished_at IS NULL ORDER BY c.id FOR UPDATE OF c)
             """
         )
     ).rowcount

@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import Connection, text
 
-from db.endings import finish_as_they_are
+from db.endings import finish_as_they_are, finish_tasks
 from db.states import TaskState
 from db.tasks import announce
 
@@ -76,9 +76,18 @@ def send_thinking(connection: Connection, status: TaskState, patience: Patience,
     rows = connection.execute(
         text(
             f"""
+            WITH flying AS (
+                SELECT source, count(*) AS n FROM task WHERE status = :status
+                   AND status IN ('planning', 'integrating') AND message_id IS NOT NULL GROUP BY source
+            ), turns AS MATERIALIZED (
+                SELECT t.id, coalesce(f.n, 0) + row_number() OVER (
+                           PARTITION BY t.priority, t.source ORDER BY t.created_at, t.id) AS turn
+                FROM task AS t LEFT JOIN flying AS f ON f.source = t.source WHERE {DUE}
+                ORDER BY t.priority DESC, turn, t.created_at LIMIT 2 * :limit
+            )
             UPDATE task SET sent_at = now(), message_id = bakeoff_uuid7()
-            WHERE id IN (SELECT t.id FROM task AS t WHERE {DUE} ORDER BY t.priority DESC, t.created_at
-                         LIMIT :limit FOR UPDATE SKIP LOCKED)
+            WHERE id IN (SELECT t.id FROM task AS t JOIN turns AS r ON r.id = t.id WHERE {DUE}
+                         ORDER BY t.priority DESC, r.turn, t.created_at LIMIT :limit FOR UPDATE OF t SKIP LOCKED)
             RETURNING id, message_id
             """  # noqa: S608 - a constant
         ),
@@ -106,20 +115,24 @@ def unsend_thinking(connection: Connection, messages: Sequence[UUID]) -> None:
 
 
 def waiting_to_think(connection: Connection, lost_after: float) -> dict[str, int]:
-    """Tasks per state that no message carries, or one that nobody has claimed for `lost_after` seconds."""
+    """Tasks per state that no message carries, or one that nobody has claimed for `lost_after` seconds; up to 256."""
     rows = connection.execute(
         text(
-            """
-            SELECT status, count(*) AS n FROM task
-            WHERE status IN ('planning', 'integrating') AND token IS NULL AND NOT planned
-              AND (not_before IS NULL OR not_before <= now())
-              AND (sent_at IS NULL OR sent_at < now() - make_interval(secs => :lost_after))
-            GROUP BY status
-            """
+            " UNION ALL ".join(
+                f"""
+                SELECT '{state}' AS status, count(*) AS n FROM (
+                    SELECT FROM task
+                    WHERE status = '{state}' AND token IS NULL AND NOT planned
+                      AND (not_before IS NULL OR not_before <= now())
+                      AND (sent_at IS NULL OR sent_at < now() - make_interval(secs => :lost_after))
+                    LIMIT 256) AS due
+                """  # noqa: S608 - our enum
+                for state in (TaskState.PLANNING, TaskState.INTEGRATING)
+            )
         ),
         {"lost_after": lost_after},
     )
-    return {row.status: row.n for row in rows}
+    return {row.status: row.n for row in rows if row.n}
 
 
 def thinking_in_flight(connection: Connection) -> dict[str, int]:
@@ -146,6 +159,7 @@ def claim_thinking(
             UPDATE task SET token = :token, message_id = :message, attempt = attempt + 1,
                    lease_until = now() + make_interval(secs => :seconds)
             WHERE id = :task AND status || '' = :status AND token IS NULL AND NOT planned
+              AND attempt < max_attempts AND (not_before IS NULL OR not_before <= now())
             RETURNING id, token, request, attachments, options, plan, attempt, max_attempts
             """
         ),
@@ -192,6 +206,8 @@ def refuse_plan(
     connection: Connection, thought: Thought, error: Mapping[str, Any], plan: Mapping[str, Any] | None = None
 ) -> bool:
     """End a claimed task as failed, with what was planned and why it cannot run. Returns whether it was still ours."""
+    if _answer_from_what_ended(connection, {thought.id: str(error.get("message", ""))}, thought.token):
+        return True
     ended = connection.execute(
         text(
             """
@@ -265,7 +281,13 @@ def expire_thinking(connection: Connection) -> int:
             """
         )
     ).all()
-    _give_up_planning(connection, [row.id for row in over if row.status == TaskState.PLANNING])
+    planning = {
+        row.id: "the deadline passed" if row.late else "the planner was tried as often as a task may be"
+        for row in over
+        if row.status == TaskState.PLANNING
+    }
+    answered = _answer_from_what_ended(connection, planning)
+    _give_up_planning(connection, sorted(planning.keys() - answered))
     finish_as_they_are(
         connection,
         {
@@ -275,6 +297,35 @@ def expire_thinking(connection: Connection) -> int:
         },
     )
     return late + len(over)
+
+
+def _answer_from_what_ended(
+    connection: Connection, reasons: Mapping[UUID, str], token: UUID | None = None
+) -> set[UUID]:
+    """Tasks whose planner gives them no further step, but whose earlier steps have results: those are the answer.
+
+    `token` is that of the claim, where there is one; else the tasks are locked. Returns those that there were.
+    """
+    if not reasons:
+        return set()
+    rows = connection.execute(
+        text(
+            """
+            UPDATE task SET status = 'running', plan = plan || jsonb_build_object('more', false, 'stopped', r.reason),
+                   token = NULL, lease_until = NULL, message_id = NULL, sent_at = NULL, not_before = NULL, error = NULL
+            FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (id uuid, reason text)
+            WHERE task.id = r.id AND task.status || '' = 'planning'
+              AND task.token IS NOT DISTINCT FROM CAST(:token AS uuid)
+              AND EXISTS (SELECT FROM subtask AS s WHERE s.task_id = task.id AND s.status = 'done')
+            RETURNING task.id
+            """
+        ),
+        {"rows": json.dumps([{"id": str(task), "reason": why} for task, why in reasons.items()]), "token": token},
+    )
+    ids = set(rows.scalars())
+    if ids:
+        finish_tasks(connection, sorted(ids))
+    return ids
 
 
 def _give_up_planning(connection: Connection, tasks: Sequence[UUID]) -> None:

@@ -260,7 +260,8 @@ class Dispatcher:
         live = [model for model in able if model.name in room.models]
         wanted = min(subtask.candidates_wanted, self._settings.max_candidates)
         settling = time.monotonic() - self._started < self._settings.settle_seconds
-        probe = next((model for model in able if model.name in room.probes), None)
+        spent = bool(live) and wanted == subtask.max_candidates  # its share of `max_calls`: one more is one too many
+        probe = None if spent else next((model for model in able if model.name in room.probes), None)
         if probe is not None:
             del room.probes[probe.name]
             wanted = min(wanted, self._settings.max_candidates - 1)

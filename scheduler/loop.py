@@ -45,6 +45,7 @@ class Scheduler:
         self._dispatcher = Dispatcher(settings, self._engine, publisher, Chooser(settings, Histories(self._engine)))
         self._thinking = Thinking(settings, self._engine, publisher)
         self._new_first = False
+        self._at_once = PLANNED_AT_ONCE
         self._reconciler = Reconciler(settings, self._engine, publisher)
         self._stop = threading.Event()
         self._listening: psycopg.Connection[tuple[object, ...]] | None = None
@@ -83,10 +84,13 @@ class Scheduler:
     def tick(self) -> bool:
         """One look at everything. Returns whether there may be more to do at once."""
         self._say_alive()
+        at_once = self._at_once
+        self._at_once = max(1, at_once // 8)  # unless this look succeeds: tasks too large to be planned together
         with transaction(self._engine) as connection:
-            planned = plan_pending(connection, self._settings, PLANNED_AT_ONCE)
+            planned = plan_pending(connection, self._settings, at_once)
             todo = agenda(connection, self._settings.registry)
             waiting = waiting_to_think(connection, self._settings.lost_after)
+        self._at_once = min(PLANNED_AT_ONCE, 2 * at_once)
         begun = self._thinking.send(waiting) if waiting else 0
         # What was begun (retries, back-fill) and what is new take turns at being first, so that neither starves.
         self._new_first = not self._new_first
@@ -100,7 +104,7 @@ class Scheduler:
         if time.monotonic() - self._reconciled >= self._settings.poll_seconds:
             changed = self._reconciler.reconcile()  # last: a new task need not wait for it
             self._reconciled = time.monotonic()
-        return planned == PLANNED_AT_ONCE or new >= LOOK or begun > 0 or changed
+        return planned == at_once or new >= LOOK or begun > 0 or changed
 
     def _say_alive(self) -> None:
         """Appear among the workers, without a queue."""

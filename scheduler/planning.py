@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from db.blobs import Artifact, AttachmentRef, artifacts_of
 from db.cache import input_key
 from db.errors import InvalidRequest
 from db.logs import get_logger
-from db.plan import Plan, Step
+from db.plan import OfAttachment, OfRequest, OfText, Plan, Step
 from db.planning import PlannedTask, begin_planning, end_plans, keep_plans, lock_planned, read_planned
 from db.settings import Settings
 from db.tasks import PendingTask, SubtaskRow, lock_pending, read_pending, reject_tasks, start_tasks
@@ -36,6 +37,8 @@ from worker.inputs import words_of
 log = get_logger(__name__)
 
 LONGEST_REASON = 1000  # characters of a refusal: it may quote what the caller wrote
+COPIES = 10  # each subtask holds its params: of BAKEOFF_MAX_OPTIONS_BYTES so many times, for all together
+TOO_MUCH = "54"  # Postgres's class of what is too large for it: the rows' fault, not the connection's
 ASKS_A_MODEL = "llm"  # the selector whose ranking is made in the planner's process
 
 
@@ -72,8 +75,10 @@ def _tried(connection: Connection, ids: Sequence[UUID], step: Callable[[Sequence
     try:
         with connection.begin_nested():
             step(ids)
-    except OperationalError:
-        raise
+    except OperationalError as problem:
+        if not (getattr(problem.orig, "sqlstate", None) or "").startswith(TOO_MUCH):
+            raise
+        return problem
     except Exception as problem:  # noqa: BLE001 - whatever a stranger's row makes Python or Postgres raise
         return problem
     return None
@@ -147,7 +152,11 @@ def _start_planned(connection: Connection, settings: Settings, tasks: Sequence[P
             kept[task.id] = stored
             rows += new
         except InvalidRequest as error:
-            refused[task.id] = _refusal(task, error)
+            if task.known:  # what its earlier steps came to is the answer
+                steps = [step for step in task.plan["steps"] if step["id"] in task.known]
+                kept[task.id] = {**task.plan, "steps": steps, "more": False, "stopped": str(error)[:LONGEST_REASON]}
+            else:
+                refused[task.id] = _refusal(task, error)
     keep_plans(connection, kept)
     start_tasks(connection, rows, settings.max_subtasks, {task.id: task.known for task in tasks})
     reject_tasks(connection, refused)
@@ -215,17 +224,36 @@ def _subtasks(
         for step in plan.steps
         if step.id not in known
     }
+    copied = sum(len(json.dumps(options.params)) for options in new.values())
+    if copied > (most := COPIES * settings.max_options_bytes):
+        raise InvalidRequest(
+            f"The params of the plan's {len(new)} subtasks have {copied} bytes together; {most} are allowed. Give them "
+            "to the steps that need them."
+        )
     wanted = {
         step.id: candidates_of(settings.registry.capabilities[step.capability], new[step.id], settings)
         for step in plan.steps
         if step.id in new
     }
     shares = shared_out(read.options.max_calls, wanted, spent=sum(known.values()), grows="more" in stored)
+    starting = [(position, step) for position, step in enumerate(plan.steps) if step.id in shares]
+    keyed = _size_of(read, [step for _, step in starting]) <= settings.cache_max_bytes
     return [
-        _subtask(settings, read, step, position, new[step.id], wanted[step.id], shares[step.id], stored)
-        for position, step in enumerate(plan.steps)
-        if step.id in shares
+        _subtask(settings, read, step, position, new[step.id], wanted[step.id], shares[step.id], stored, keyed=keyed)
+        for position, step in starting
     ]
+
+
+def _size_of(read: _Read, steps: Sequence[Step]) -> int:
+    """Characters and bytes that these steps read altogether, found without reading; not other steps' results."""
+    return sum(
+        len(read.task.request) if isinstance(item, OfRequest)
+        else len(item.text) if isinstance(item, OfText)
+        else read.files[item.attachment].size if isinstance(item, OfAttachment)
+        else 0
+        for step in steps
+        for item in step.inputs
+    )  # fmt: skip
 
 
 def _subtask(
@@ -237,6 +265,8 @@ def _subtask(
     wanted: int,
     share: int | None,
     stored: Mapping[str, Any],
+    *,
+    keyed: bool,
 ) -> SubtaskRow:
     entry = settings.registry.capabilities[step.capability]
     inputs = [item.model_dump(mode="json") for item in step.inputs]
@@ -258,7 +288,7 @@ def _subtask(
         min_confidence=options.min_confidence,
         judge=options.judge or entry.judge,
         deadline=read.task.deadline,
-        input_key=_input_key(settings, read, step, inputs, options),
+        input_key=_input_key(settings, read, step, inputs, options) if keyed else None,
         needs=tuple(sorted({*step.reads, *step.depends_on})),
     )
 
@@ -307,10 +337,9 @@ def _input_key(
     """The key of the result cache; None where the caller wants none, what is read is too much to keep, or not known
     yet: what other steps will have said."""
     numbers = [item["attachment"] for item in inputs if "attachment" in item]
-    words = words_of(inputs, read.task.request, None)
-    size = len(words) + sum(read.files[number].size for number in numbers)
-    if not options.cache or step.reads or size > settings.cache_max_bytes:
+    if not options.cache or step.reads:
         return None
+    words = words_of(inputs, read.task.request, None)
     entry = settings.registry.capabilities[step.capability]
     return input_key(
         capability=entry.name,

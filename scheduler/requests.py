@@ -132,6 +132,7 @@ def check_request(
     value and the way out.
     """
     _check_sizes(settings, request, options, len(media_types))
+    _check_known(registry, options)
     for key, name, known in (
         ("planner", options.planner, registry.planners),
         ("integrate", options.integrate, registry.integrators),
@@ -139,6 +140,9 @@ def check_request(
         if name not in {None, NOBODY, *known}:
             raise InvalidRequest(f"options.{key} = {name!r} is unknown; there are: {', '.join([*known, NOBODY])}.")
     checked_selectors(options.selectors)
+    named = options.subtasks is None and (capability is not None or planner_of(registry, options) is None)
+    if not named and not request and not media_types:
+        raise InvalidRequest("The request is empty and nothing is attached; say in words what is wanted.")
     if options.subtasks is not None:
         plan = _explicit(registry, settings, request, capability, options, media_types)
     elif capability is None and planner_of(registry, options) is not None:
@@ -152,6 +156,15 @@ def check_request(
             f"options.max_calls = {options.max_calls} is below one call for each of the {len(plan.steps)} subtasks."
         )
     return plan
+
+
+def _check_known(registry: Registry, options: TaskOptions) -> None:
+    """Whether models and judge exist at all: whom a step can ask is seen when the steps are known."""
+    for name in options.models:
+        if name not in registry.models:
+            raise InvalidRequest(f"options.models names {name!r}; there are: {', '.join(sorted(registry.models))}.")
+    if options.judge is not None and options.judge not in registry.judges:
+        raise InvalidRequest(f"options.judge = {options.judge!r} is unknown; there are: {', '.join(registry.judges)}.")
 
 
 def planner_of(registry: Registry, options: TaskOptions) -> str | None:

@@ -30,6 +30,7 @@ from db.workers import live_queues, live_workers
 from scheduler.admission import ADMISSION
 from scheduler.media import sniff
 from scheduler.requests import (
+    NOBODY,
     TaskOptions,
     check_request,
     check_storable,
@@ -37,8 +38,9 @@ from scheduler.requests import (
     parse_attachments,
     parse_options,
 )
-from worker.role import PLANNER_QUEUE
+from worker.role import INTEGRATOR_QUEUE, PLANNER_QUEUE
 
+THINKERS = {PLANNER_QUEUE: "plans", INTEGRATOR_QUEUE: "integrates"}
 LONGEST_NAME = 255  # what db.blobs.AttachmentRef takes
 NAMES_OF_KINDS = {str: "a text", int: "a whole number", Mapping: "an object"}
 
@@ -95,7 +97,7 @@ def submit_many(settings: Settings, tasks: Sequence[NewTask], *, needs_worker: b
         with transaction(engine) as connection:
             touch_artifacts(connection, named)
             known = artifacts_of(connection, references)
-    needed: dict[tuple[str | None, tuple[str, ...]], None] = {}  # capabilities and models; None for a planner
+    needed: dict[tuple[str, tuple[str, ...]], None] = {}  # capabilities and models
     for number, draft in enumerate(drafts):
         plan = _of(number, len(tasks), partial(_check, draft, settings, known))
         needed |= dict.fromkeys(_needed(draft, plan))
@@ -201,22 +203,24 @@ def _row(draft: _Draft) -> TaskRow:
     )
 
 
-def _needed(draft: _Draft, plan: Plan | None) -> list[tuple[str | None, tuple[str, ...]]]:
-    """Who has to be there for a task: models of each step's capability, or first of all a planner."""
+def _needed(draft: _Draft, plan: Plan | None) -> list[tuple[str, tuple[str, ...]]]:
+    """Who has to be there for a task: models of each step's capability, and by their queue a planner, an integrator."""
     if plan is None:
-        return [(None, ())]
-    return [(step.capability, options_of(step, draft.options).models) for step in plan.steps]
+        return [(PLANNER_QUEUE, ())]
+    needed = [(step.capability, options_of(step, draft.options).models) for step in plan.steps]
+    asks_one = draft.options.integrate not in {None, NOBODY}
+    return [*needed, (INTEGRATOR_QUEUE, ())] if asks_one else needed
 
 
-def _require_workers(engine: Engine, settings: Settings, needed: Sequence[tuple[str | None, tuple[str, ...]]]) -> None:
+def _require_workers(engine: Engine, settings: Settings, needed: Sequence[tuple[str, tuple[str, ...]]]) -> None:
     with transaction(engine) as connection:
         live = live_queues(live_workers(connection, settings.worker_timeout))
     for capability, models in needed:
-        if capability is None:
-            if PLANNER_QUEUE not in live:
+        if capability in THINKERS:
+            if capability not in live:
                 raise NoWorker(
-                    "No live worker plans. Start one with `bakeoff worker --planner` (or all with `bakeoff up`), name "
-                    "a --capability, or store the task all the same with --without-worker: it waits."
+                    f"No live worker {THINKERS[capability]}. Start one with `bakeoff worker --{capability}` (or all "
+                    "with `bakeoff up`), or store the task all the same with --without-worker: it waits."
                 )
             continue
         able = [model for model in settings.registry.models.values() if model.capability == capability]

@@ -14,6 +14,7 @@ from db.states import TaskState
 from db.thinking import Thought, step_results
 from worker.app import app
 from worker.cleaning import clean_json, clean_text
+from worker.integrators import Integrated
 from worker.process import ModelProcess, this_process
 from worker.thinking import Store, think
 
@@ -57,5 +58,11 @@ def integrate(process: ModelProcess, thought: Thought) -> Store:
         "usage": dict(written.usage),
         "seconds": round(time.monotonic() - started, 3),
     }
-    answer = clean_text(written.text)[: process.settings.max_output_chars]
+    answer = clean_text(joined(written, process.settings.max_output_chars))
     return lambda connection: store_answer(connection, thought.id, thought.token, answer, clean_json(integration))
+
+
+def joined(written: Integrated, most: int) -> str:
+    """The answer and its notes in at most so many characters: the text is cut, what it is from and lacks is not."""
+    notes = f"\n\n{written.notes}"[:most] if written.notes else ""
+    return written.text[: most - len(notes)] + notes

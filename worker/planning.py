@@ -11,6 +11,7 @@ from uuid import UUID
 
 from db.blobs import artifacts_of, kind_of
 from db.engine import transaction
+from db.errors import RegistryError, Unreachable
 from db.logs import get_logger
 from db.plan import Plan, PlanError, Step
 from db.states import TaskState
@@ -22,6 +23,7 @@ from worker.planners.checking import tools_of
 from worker.process import ModelProcess, this_process
 from worker.ranking import rank_models
 from worker.thinking import Store, think
+from worker.writing import WritingError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,10 +61,11 @@ def plan(process: ModelProcess, thought: Thought) -> Store:
             stored = _planned(process, thought, stored)
         steps = Plan.model_validate({"steps": stored["steps"]}).steps
         known = set(stored.get("proposals") or {})
+        rankings: dict[str, list[str]] = {}
         proposals = {
             step.id: {RANKING: names}
             for step in steps
-            if step.id not in known and (names := _ranked(process, thought, step, stored["planner"]))
+            if step.id not in known and (names := _ranked(process, thought, step, stored["planner"], rankings))
         }
         if proposals:
             stored["proposals"] = {**(stored.get("proposals") or {}), **proposals}
@@ -78,6 +81,8 @@ def plan(process: ModelProcess, thought: Thought) -> Store:
 def _planned(process: ModelProcess, thought: Thought, stored: Mapping[str, Any]) -> dict[str, Any]:
     """The plan so far, with what the planner adds to it. Raises `PlanError`."""
     before = tuple(Plan.model_validate({"steps": stored.get("steps", [])}).steps)
+    if stored["planner"] not in process.registry.planners:
+        raise RegistryError(f"The planner {stored['planner']!r} has left the registry.")
     planner = process.planner(stored["planner"])
     planned = planner.plan(_asked(process, thought, finished=bool(before)))
     return {
@@ -120,8 +125,13 @@ def _asked(process: ModelProcess, thought: Thought, *, finished: bool) -> Asked:
     )
 
 
-def _ranked(process: ModelProcess, thought: Thought, step: Step, planner: str | None) -> list[str]:
-    """The models of a step as a language model ranks them by their descriptions; none where nobody asked for it."""
+def _ranked(
+    process: ModelProcess, thought: Thought, step: Step, planner: str | None, rankings: dict[str, list[str]]
+) -> list[str]:
+    """The models of a step as a language model ranks them by their descriptions; none where nobody asked for it.
+
+    `rankings` by capability: it is asked once for each.
+    """
     entry = process.registry.capabilities[step.capability]
     selectors = (
         step.options.get("selectors")
@@ -133,4 +143,10 @@ def _ranked(process: ModelProcess, thought: Thought, step: Step, planner: str | 
     if RANKING not in selectors or asks is None:
         return []
     able = [model for model in process.registry.models.values() if model.capability == step.capability]
-    return rank_models(process.backend(asks), thought.request, entry, able)
+    if entry.name not in rankings:
+        try:
+            rankings[entry.name] = rank_models(process.backend(asks), thought.request, entry, able)
+        except (WritingError, Unreachable) as error:  # other selectors choose then
+            log.warning(f"Models were not ranked: {error}", action="ranking_failed", task=str(thought.id))
+            rankings[entry.name] = []
+    return rankings[entry.name]

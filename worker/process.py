@@ -19,6 +19,7 @@ from db.blobs import kind_of
 from db.engine import make_engine, transaction
 from db.errors import BakeoffError
 from db.logs import configure_logging, get_logger
+from db.plan import PlanError
 from db.planning import stored_plans
 from db.registry import JudgeEntry
 from db.settings import Settings, load_settings
@@ -110,14 +111,13 @@ class ModelProcess:
             return []
         with transaction(self.engine) as connection:
             stored = stored_plans(connection, most)
-        return [
-            Example(
-                request=plan.request,
-                plan=read_plan({"steps": plan.steps}),
-                kinds=tuple(kind_of(media_type) or "file" for media_type in plan.media_types),
-            )
-            for plan in stored
-        ]
+        examples = []
+        for plan in stored:
+            with contextlib.suppress(PlanError):  # of an older version, whose steps were others
+                steps = [{**step, "options": {}} for step in plan.steps]
+                kinds = tuple(kind_of(media_type) or "file" for media_type in plan.media_types)
+                examples.append(Example(request=plan.request, plan=read_plan({"steps": steps}), kinds=kinds))
+        return examples
 
     def integrator(self, name: str) -> Integrator:
         """The integrator of the registry, its language model loaded. Raises whatever loading raised."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from db.errors import BakeoffError
+from db.errors import BakeoffError, Unreachable
 from worker.backends import Failure, Input
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from worker.backends import Backend
+
+
+AWAY = "TryLater"  # code of a failure where a server is busy or does not answer: nobody's request is at fault
 
 
 class WritingError(BakeoffError):
@@ -42,5 +45,7 @@ def write(backend: Backend, prompt: str, *, max_new_tokens: int, schema: Mapping
         options["json_schema"] = schema
     (reply,) = backend.run([Input(text=prompt, options=options)])
     if isinstance(reply, Failure):
+        if reply.code == AWAY:
+            raise Unreachable(f"{backend.model.name}: {reply.message}")
         raise WritingError(backend.model.name, reply)
     return Written(text=reply.text or "", usage=reply.usage)

@@ -33,9 +33,10 @@ def upgrade() -> None:
         op.f("ck_task_planned"), "task", "NOT planned OR (status = 'planning' AND plan IS NOT NULL AND token IS NULL)"
     )
     op.create_index(
-        "ix_task_thinking", "task", ["id"], postgresql_where=sa.text("status IN ('planning', 'integrating')")
+        "ix_task_thinking", "task", ["status", "id"], postgresql_where=sa.text("status IN ('planning', 'integrating')")
     )
     op.create_index("ix_task_plans", "task", ["id"], postgresql_where=sa.text("plan IS NOT NULL"))
+    op.create_index("ix_task_planned", "task", [sa.text("priority DESC"), "id"], postgresql_where=sa.text("planned"))
     op.add_column("subtask", sa.Column("max_candidates", sa.SmallInteger(), nullable=True))
     op.add_column("subtask", sa.Column("note", sa.Text(), nullable=True))
     op.add_column("subtask", sa.Column("grace", sa.Float(53), nullable=True))
@@ -53,8 +54,16 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute("UPDATE task SET status = 'pending', plan = NULL, planned = false, token = NULL, lease_until = NULL "
-               "WHERE status IN ('planning', 'integrating')")  # fmt: skip
+    # What has subtasks runs: the code of 0004 finishes it from those. The rest is looked at anew.
+    op.execute(
+        """
+        UPDATE task SET status = CASE WHEN EXISTS (SELECT FROM subtask AS s WHERE s.task_id = task.id)
+                                      THEN 'running' ELSE 'pending' END,
+               plan = NULL, planned = false, token = NULL, lease_until = NULL, attempt = 0, message_id = NULL,
+               sent_at = NULL, not_before = NULL, error = NULL
+        WHERE status IN ('planning', 'integrating')
+        """
+    )
     op.execute("DROP VIEW results")
     op.execute(RESULTS.format(more=""))
     op.drop_index("ix_subtask_done", table_name="subtask")
@@ -62,6 +71,7 @@ def downgrade() -> None:
     for column in ("min_confidence", "grace", "note", "max_candidates"):
         op.drop_column("subtask", column)
     op.drop_index("ix_task_plans", table_name="task")
+    op.drop_index("ix_task_planned", table_name="task")
     op.drop_index("ix_task_thinking", table_name="task")
     op.drop_constraint(op.f("ck_task_planned"), "task")
     for column in ("needs_review", "integration", "planned"):

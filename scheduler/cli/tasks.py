@@ -160,7 +160,10 @@ def _subtasks(plan: Path | None) -> Any:
         raise InvalidRequest(f"--plan: cannot read {plan}: {error.strerror}.") from None
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"--plan: {plan} is not JSON: {error}.") from None
-    return said.get("subtasks") if isinstance(said, dict) else said
+    steps = said.get("subtasks") if isinstance(said, dict) else said
+    if not steps:
+        raise InvalidRequest(f'--plan: {plan} holds no subtasks; write a list of them, or {{"subtasks": [...]}}.')
+    return steps
 
 
 def _pair(text: str) -> tuple[str, Any]:

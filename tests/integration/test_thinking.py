@@ -64,13 +64,16 @@ def integrating(database: Engine, waiting: UUID) -> UUID:
     with database.begin() as connection:
         thinking.store_plan(connection, thought, {"steps": [STEP], "integrator": "i"})
         planning.lock_planned(connection, 1)
-        row = tasks.SubtaskRow(
-            task_id=waiting, position=0, name="only", capability="text-generation", inputs=[{"request": True}],
-            options={}, source="s", priority=0, candidates_wanted=1, quorum=1, judge="j", deadline=None,
-        )  # fmt: skip
-        tasks.start_tasks(connection, [row])
+        tasks.start_tasks(connection, [first_step(waiting)])
     end_the_subtask(database, waiting)
     return waiting
+
+
+def first_step(task: UUID) -> tasks.SubtaskRow:
+    return tasks.SubtaskRow(
+        task_id=task, position=0, name="only", capability="text-generation", inputs=[{"request": True}],
+        options={}, source="s", priority=0, candidates_wanted=1, quorum=1, judge="j", deadline=None,
+    )  # fmt: skip
 
 
 def end_the_subtask(database: Engine, task: UUID) -> None:
@@ -124,6 +127,59 @@ def test_a_late_plan_changes_nothing(database: Engine, waiting: UUID) -> None:
         assert thinking.store_plan(connection, second, {"steps": [STEP]})
 
     assert (the_task(database).plan, the_task(database).planned) == ({"steps": [STEP]}, True)
+
+
+def test_a_flood_of_one_source_leaves_the_others_their_turn(database: Engine) -> None:
+    # given a hundred tasks of one source that wait for a planner, and a later one of another
+    with database.begin() as connection:
+        flood = [tasks.insert_task(connection, tasks.TaskRow(request="x", source="flood"))[0] for _ in range(100)]
+        other, _ = tasks.insert_task(connection, tasks.TaskRow(request="x", source="other"))
+        tasks.lock_pending(connection, 200)
+        thinking_of = {task: {"planner": "p"} for task in [*flood, other]}
+        planning.begin_planning(connection, thinking_of)
+
+    # then it is among the first that are sent
+    assert other in {message.task_id for message in send(database)}
+
+
+def test_a_message_that_comes_again_does_not_skip_the_wait(database: Engine, waiting: UUID) -> None:
+    thought = claimed(database, waiting)
+    with database.begin() as connection:
+        thinking.thinking_failed(connection, thought, {"code": "x", "message": "y"}, 30)
+    assert claim(database, waiting) is None
+    rows(database, "UPDATE task SET not_before = NULL, attempt = max_attempts")
+    assert claim(database, waiting) is None
+
+
+@pytest.fixture
+def half_way(database: Engine, waiting: UUID) -> UUID:
+    """A task that is planned step by step: its first step is done, and the planner is to be asked for the next."""
+    thought = claimed(database, waiting)
+    with database.begin() as connection:
+        thinking.store_plan(connection, thought, {"steps": [STEP], "more": True})
+        planning.lock_planned(connection, 1)
+        tasks.start_tasks(connection, [first_step(waiting)])
+    end_the_subtask(database, waiting)
+    assert the_task(database).status == "planning"
+    return waiting
+
+
+@pytest.mark.parametrize("change", ["deadline = now() - interval '1 second'", "attempt = max_attempts"])
+def test_a_planner_that_gives_no_further_step_loses_no_result(database: Engine, half_way: UUID, change: str) -> None:
+    rows(database, f"UPDATE task SET {change}")
+    with database.begin() as connection:
+        thinking.expire_thinking(connection)
+    row = the_task(database)
+    assert (row.status, row.answer, list(row.winners), row.plan["more"]) == ("done", "said", ["only"], False)
+    assert row.plan["stopped"]
+
+
+def test_a_refused_step_loses_no_result(database: Engine, half_way: UUID) -> None:
+    thought = claimed(database, half_way)
+    with database.begin() as connection:
+        assert thinking.refuse_plan(connection, thought, {"code": "invalid_plan", "message": "no such tool"})
+    row = the_task(database)
+    assert (row.status, row.answer, row.plan["stopped"]) == ("done", "said", "no such tool")
 
 
 def test_a_failure_waits_and_is_charged_only_where_it_is_the_tasks(database: Engine, waiting: UUID) -> None:

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Integrated:
-    """An answer, and how it came about."""
+    """An answer, and how it came about. `notes` follow the text: where it is too long, they are what stays whole."""
 
     text: str
+    notes: str = ""
     method: str
     model: str | None = None
     prompt_version: str | None = None

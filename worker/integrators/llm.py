@@ -65,7 +65,8 @@ class LLMIntegrator(Integrator):
         if not text:
             raise ValueError(f"{self._model.model.name} wrote nothing")
         return Integrated(
-            text="\n\n".join([text, "\n".join([sources_of(results), *failures_of(results)])]),
+            text=text,
+            notes="\n".join([sources_of(results), *failures_of(results)]),
             method="llm",
             model=self._model.model.name,
             prompt_version=self._params.prompt,

@@ -21,7 +21,7 @@ class Report(Integrator):
     def write(self, request: str, results: Sequence[StepResult]) -> Integrated:  # noqa: ARG002 - of the base class
         """See `Integrator`."""
         parts = [f"{result.name} ({result.model}):\n{result.output}" for result in results if result.output is not None]
-        return Integrated(text="\n\n".join([*parts, *failures_of(results)]), method="report")
+        return Integrated(text="\n\n".join(parts), notes="\n".join(failures_of(results)), method="report")
 
 
 def sources_of(results: Sequence[StepResult]) -> str:

@@ -15,8 +15,7 @@ from pydantic import Field
 
 from db.errors import RegistryError
 from db.plan import OfOutput, OfText
-from worker.params import Params
-from worker.planners.params import planner_params
+from worker.params import Params, checked_params
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +47,7 @@ P = TypeVar("P", bound=PromptParams)
 
 def checked_prompt(entry: PlannerEntry, kind: type[P]) -> P:
     """The entry's `params` as `kind`. Raises `RegistryError`, also for a prompt that is no file."""
-    params = planner_params(entry, kind)
+    params = checked_params(entry, kind)
     try:
         ENVIRONMENT.get_template(f"{params.prompt}.j2")
     except TemplateNotFound:

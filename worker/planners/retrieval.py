@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from db.plan import PlanError
-from worker.params import Params
+from worker.params import Params, checked_params
 from worker.planners import Planned, Planner
 from worker.planners.adapting import adapted
-from worker.planners.params import planner_params
 from worker.planners.shapes import Shape, common_edges, common_nodes, shape_of
 from worker.planners.similarity import Encoder, asking, clauses, described_as, encoder_of
 
@@ -106,7 +105,7 @@ class Retrieval(Planner):
         self, entry: PlannerEntry, *, model: Backend | None, embedder: Backend | None, examples: Sequence[Example]
     ) -> None:
         super().__init__(entry, model=model, embedder=embedder, examples=examples)
-        self._params = planner_params(entry, RetrievalParams)
+        self._params = checked_params(entry, RetrievalParams)
         self.library = Library(examples, embedder)
 
     def plan(self, asked: Asked) -> Planned:

@@ -23,9 +23,8 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from db.plan import PlanError
-from worker.params import Params
+from worker.params import Params, checked_params
 from worker.planners import Planned, Planner
-from worker.planners.params import planner_params
 from worker.planners.retrieval import Library, Neighbour, none_fits
 from worker.planners.shapes import Shape, common_edges, common_nodes, shape_of
 from worker.planners.similarity import clauses, described_as
@@ -73,7 +72,7 @@ class Voting(Planner):
         self, entry: PlannerEntry, *, model: Backend | None, embedder: Backend | None, examples: Sequence[Example]
     ) -> None:
         super().__init__(entry, model=model, embedder=embedder, examples=examples)
-        self._params = planner_params(entry, VotingParams)
+        self._params = checked_params(entry, VotingParams)
         self.library = Library(examples, embedder)
         shapes = [shape_of(example.plan) for example in examples]
         self._followed = Counter(edge for shape in shapes for edge in shape.edges)

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from db.errors import BakeoffError
+from db.errors import BakeoffError, RefusedNow
 from db.plan import Plan
 from scheduler.evaluation.planner.metrics import Marks, marks_of
 from worker.backends import Backend, Failure
@@ -102,6 +102,8 @@ def _plan(planner: Planner, asked: Asked, run: Run) -> Plan | None:
         planned = planner.plan(asked)
         run.repaired += bool(planned.repairs)
         return _to_the_end(planner, asked, planned)
+    except RefusedNow:  # a server that is away says nothing about the planner
+        raise
     except BakeoffError as error:
         if len(run.reasons) < REASONS:
             run.reasons.append(str(error)[:500])
