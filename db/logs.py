@@ -39,7 +39,8 @@ def configure_logging(level: str = "info", style: str = "auto") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # it says nothing that an operator needs
+    for name in ("alembic", "httpx"):  # they say nothing that an operator needs: a line for each request
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
