@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     Progress = Callable[[str, int, int], None]
 
-PRIORITY, DRAWN = "priority", "drawn"
+PRIORITY, DRAWN, UNTAUGHT = "priority", "drawn", "explore"
 #: Arms: selectors, and models that are drawn by lot. `priority` is best single: the registry's order is the fit rows'.
 ARMS = ("track_record", "nearest", "explore", PRIORITY, DRAWN)
 JUDGED, OFFLINE = (
@@ -172,8 +172,12 @@ def _options(asked: Asked) -> dict[str, Any]:
 def _teach(
     system: Replaying, fit: Sequence[Row], taught: Taught, by_id: frozenset[str], options: Options, progress: Progress
 ) -> History:
-    """Ask the fit rows of everybody, let it be decided who won, and return what the system has learned."""
-    tasks = [task_of(row, by_id, selectors=[PRIORITY], candidates=len(taught.entries)) for row in fit]
+    """Ask the fit rows of everybody, let it be decided who won, and return what the system has learned.
+
+    `explore`, which has no history yet, ranks the models by lot: a judge lets the rank decide between equals, and the
+    registry's order already knows who is good.
+    """
+    tasks = [task_of(row, by_id, selectors=[UNTAUGHT], candidates=len(taught.entries)) for row in fit]
     ids = system.ask(tasks, lambda done, of: progress("fit rows", done, of))
     if options.taught_by == "judge":
         system.judge(ids, lambda done, of: progress("verdicts on fit rows", done, of))
