@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, text
@@ -48,17 +49,39 @@ def in_flight(connection: Connection) -> dict[str, int]:
     return {row.model: row.messages for row in rows}
 
 
-def waiting_models(connection: Connection) -> list[str]:
-    """Models with chosen candidates that are due."""
-    rows = connection.execute(
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What there is to do: capabilities with ready subtasks, models with chosen candidates that are due, and whether
+    plans wait to become subtasks, or tasks to be planned or integrated."""
+
+    ready: list[str]
+    waiting: list[str]
+    planned: bool
+    thinking: bool
+
+
+def look(connection: Connection) -> Look:
+    """See what there is to do. One statement: a few probes of partial indexes."""
+    row = connection.execute(
         text(
             """
-            SELECT DISTINCT model FROM candidate
-            WHERE message_id IS NULL AND finished_at IS NULL AND (not_before IS NULL OR not_before <= now())
+            WITH RECURSIVE ready AS (
+                (SELECT capability FROM subtask WHERE status = 'ready' ORDER BY capability LIMIT 1)
+                UNION ALL
+                SELECT (SELECT s.capability FROM subtask AS s WHERE s.status = 'ready' AND s.capability > r.capability
+                        ORDER BY s.capability LIMIT 1)
+                FROM ready AS r WHERE r.capability IS NOT NULL
+            )
+            SELECT ARRAY(SELECT capability FROM ready WHERE capability IS NOT NULL) AS ready,
+                   ARRAY(SELECT DISTINCT model FROM candidate
+                         WHERE message_id IS NULL AND finished_at IS NULL
+                           AND (not_before IS NULL OR not_before <= now())) AS waiting,
+                   EXISTS (SELECT FROM task WHERE planned) AS planned,
+                   EXISTS (SELECT FROM task WHERE status IN ('planning', 'integrating')) AS thinking
             """
         )
-    )
-    return [row.model for row in rows]
+    ).one()
+    return Look(ready=list(row.ready), waiting=list(row.waiting), planned=row.planned, thinking=row.thinking)
 
 
 def models_with_work(connection: Connection) -> list[str]:

@@ -115,25 +115,6 @@ def requests_of(connection: Connection, subtasks: Sequence[UUID]) -> dict[UUID, 
     return {row.id: row.request for row in rows}
 
 
-def ready_capabilities(connection: Connection) -> list[str]:
-    """Capabilities that have ready subtasks: one probe of the index for each."""
-    rows = connection.execute(
-        text(
-            """
-            WITH RECURSIVE ready AS (
-                (SELECT capability FROM subtask WHERE status = 'ready' ORDER BY capability LIMIT 1)
-                UNION ALL
-                SELECT (SELECT s.capability FROM subtask AS s WHERE s.status = 'ready' AND s.capability > r.capability
-                        ORDER BY s.capability LIMIT 1)
-                FROM ready AS r WHERE r.capability IS NOT NULL
-            )
-            SELECT capability FROM ready WHERE capability IS NOT NULL
-            """
-        )
-    )
-    return list(rows.scalars())
-
-
 def stop_waiting(connection: Connection) -> int:
     """Subtasks with a `grace` that have had their quorum for that long: what is not in by then is cancelled.
 

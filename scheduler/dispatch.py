@@ -15,12 +15,12 @@ from db.breaker import Guarded, start_probe
 from db.candidates import Choice, Message, Sent, choose_and_send, send_waiting, unsend
 from db.engine import transaction
 from db.errors import Unreachable
-from db.flight import in_flight, waiting_models
+from db.flight import Look, in_flight, look
 from db.logs import get_logger
 from db.registry import ModelEntry, Registry
 from db.settings import Settings
 from db.states import ModelState
-from db.subtasks import ReadySubtask, lock_ready, ready_capabilities
+from db.subtasks import ReadySubtask, lock_ready
 from db.workers import live_queues, live_workers, model_states
 from scheduler.choosing import Chooser
 from scheduler.limits import largest_message
@@ -75,22 +75,6 @@ class Room:
         return True
 
 
-@dataclass(frozen=True, kw_only=True)
-class Agenda:
-    """What there is to send: capabilities with ready subtasks, and models with chosen candidates that are due."""
-
-    ready: list[str]
-    waiting: list[str]
-
-
-def agenda(connection: Connection, registry: Registry) -> Agenda:
-    """See what there is to send. Two statements."""
-    return Agenda(
-        ready=ready_capabilities(connection),
-        waiting=[name for name in waiting_models(connection) if name in registry.models],
-    )
-
-
 def able_models(registry: Registry, capability: str, options: Mapping[str, Any]) -> list[ModelEntry]:
     """Models that serve a capability; those that the caller named, where it named some."""
     only = options.get("models")
@@ -111,12 +95,12 @@ class Dispatcher:
         self._looked_deeper = float("-inf")
         self.answered = 0  # subtasks that the result cache answered whole: they wait for a judge and for nothing else
 
-    def agenda(self) -> Agenda:
+    def look(self) -> Look:
         """See what there is to send, in a transaction of its own."""
         with transaction(self._engine) as connection:
-            return agenda(connection, self._settings.registry)
+            return look(connection)
 
-    def dispatch(self, todo: Agenda) -> int:
+    def dispatch(self, todo: Look) -> int:
         """Send what is ready and has room. Returns how many subtasks left. Raises `Unreachable` where Redis is away."""
         capabilities = todo.ready
         if not capabilities:
@@ -136,9 +120,9 @@ class Dispatcher:
         self._publish(waves, sent)
         return sum(len(wave.subtasks) for wave in waves)
 
-    def send_waiting(self, todo: Agenda) -> int:
+    def send_waiting(self, todo: Look) -> int:
         """Send candidates that were chosen before: retries, and what a lost message or lease gave back."""
-        names = todo.waiting
+        names = [name for name in todo.waiting if name in self._settings.registry.models]
         if not names:
             return 0
         lengths = self._queue_lengths(names)

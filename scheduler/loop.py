@@ -15,14 +15,15 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from db.engine import listen, make_engine, transaction
 from db.errors import BakeoffError
+from db.flight import look
 from db.logs import get_logger
 from db.settings import Settings
 from db.states import WorkerState
 from db.thinking import waiting_to_think
 from db.workers import beat, remove_worker, set_worker_state, sync_registry
 from scheduler.choosing import Chooser
-from scheduler.dispatch import LOOK, Dispatcher, agenda
-from scheduler.planning import plan_pending
+from scheduler.dispatch import LOOK, Dispatcher
+from scheduler.planning import plan_pending, start_planned
 from scheduler.publishing import Publisher
 from scheduler.reconcile import Reconciler
 from scheduler.selectors import Histories
@@ -88,8 +89,11 @@ class Scheduler:
         self._at_once = max(1, at_once // 8)  # unless this look succeeds: tasks too large to be planned together
         with transaction(self._engine) as connection:
             planned = plan_pending(connection, self._settings, at_once)
-            todo = agenda(connection, self._settings.registry)
-            waiting = waiting_to_think(connection, self._settings.lost_after)
+            todo = look(connection)
+            if todo.planned:
+                planned = max(planned, start_planned(connection, self._settings, at_once))
+                todo = look(connection)
+            waiting = waiting_to_think(connection, self._settings.lost_after) if todo.thinking else {}
         self._at_once = min(PLANNED_AT_ONCE, 2 * at_once)
         begun = self._thinking.send(waiting) if waiting else 0
         # What was begun (retries, back-fill) and what is new take turns at being first, so that neither starves.

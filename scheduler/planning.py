@@ -50,9 +50,14 @@ def plan_pending(connection: Connection, settings: Settings, limit: int) -> int:
     """
     pending = lock_pending(connection, limit)
     _each(connection, pending, lambda ids: _look_at(connection, settings, read_pending(connection, ids)))
+    return len(pending)
+
+
+def start_planned(connection: Connection, settings: Settings, limit: int) -> int:
+    """Make subtasks of up to `limit` plans that planners have stored. Returns how many there were."""
     planned = lock_planned(connection, limit)
     _each(connection, planned, lambda ids: _start_planned(connection, settings, read_planned(connection, ids)))
-    return max(len(pending), len(planned))
+    return len(planned)
 
 
 def _each(connection: Connection, ids: Sequence[UUID], step: Callable[[Sequence[UUID]], None]) -> None:

@@ -97,7 +97,7 @@ class Life:
         with transaction(self._engine) as connection:
             breaker.set_model_state(connection, "spare", ModelState.ACTIVE)
         dispatcher = Dispatcher(self._settings, self._engine, self._broker)
-        todo = dispatcher.agenda()
+        todo = dispatcher.look()
         dispatcher.send_waiting(todo)
         dispatcher.dispatch(todo)
 

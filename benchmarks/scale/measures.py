@@ -18,9 +18,10 @@ from benchmarks.scale import clients, fill
 from benchmarks.scale.plans import EXPLAINED, scanned_tables
 from benchmarks.scale.registry import NoBroker, everybody_is_ready
 from db.engine import connect, engine_of, make_engine, transaction
+from db.flight import look
 from db.logs import configure_logging
 from db.queries import latest_results
-from scheduler.dispatch import Dispatcher, agenda
+from scheduler.dispatch import Dispatcher
 from scheduler.loop import PLANNED_AT_ONCE
 from scheduler.planning import plan_pending
 from scheduler.reconcile import Reconciler
@@ -131,7 +132,7 @@ class Bench:
             started = time.perf_counter()
             with transaction(self._engine) as connection:
                 plan_pending(connection, self._settings, PLANNED_AT_ONCE)
-                todo = agenda(connection, self._settings.registry)
+                todo = look(connection)
             self._dispatcher.send_waiting(todo)
             sent = self._dispatcher.dispatch(todo)
             rates.append(sent / (time.perf_counter() - started))

@@ -330,8 +330,8 @@ class Schedulers:
         dispatcher = Dispatcher(world.settings, world.engine, publisher)
         steps: tuple[Callable[[], Any], ...] = (
             reconciler.reconcile,
-            lambda: dispatcher.send_waiting(dispatcher.agenda()),
-            lambda: dispatcher.dispatch(dispatcher.agenda()),
+            lambda: dispatcher.send_waiting(dispatcher.look()),
+            lambda: dispatcher.dispatch(dispatcher.look()),
         )
         for step in steps:
             world.attempt(step)

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
 
 from db import migrate
-from db.flight import in_flight, waiting_models
+from db.flight import in_flight, look
 
 pytestmark = pytest.mark.integration
 
@@ -66,7 +66,7 @@ def test_an_upgrade_keeps_what_is_under_way(database: Engine, before: str) -> No
         kept = connection.execute(text("SELECT model, status FROM candidate ORDER BY model")).all()
         assert [tuple(row) for row in kept] == [("m1", "chosen"), ("m2", "sent"), ("m3", "running"), ("m4", "done")]
         assert in_flight(connection) == {"m2": 1, "m3": 1}
-        assert waiting_models(connection) == ["m1"]
+        assert look(connection).waiting == ["m1"]
 
 
 def test_two_upgrades_at_once_do_no_harm(database: Engine) -> None:

@@ -105,7 +105,7 @@ def test_a_probe_keeps_nobody_from_a_healthy_model(database: Engine, config: Set
     nowhere: Any = Nowhere()
 
     dispatcher = Dispatcher(config, database, nowhere)
-    dispatcher.dispatch(dispatcher.agenda())
+    dispatcher.dispatch(dispatcher.look())
 
     assert sorted(nowhere.waves[0]) == ["alpha", "beta"]
     tries = {row.model: row.max_attempts for row in rows(database, "SELECT model, max_attempts FROM candidate")}
@@ -164,6 +164,6 @@ def test_each_worker_of_a_queue_has_a_window_of_its_own(database: Engine, config
     nowhere: Any = Nowhere()
     dispatcher = Dispatcher(config, database, nowhere)
 
-    dispatcher.dispatch(dispatcher.agenda())
+    dispatcher.dispatch(dispatcher.look())
 
     assert nowhere.waves == [["beta"]] * 6  # three workers, two messages of eight each

@@ -21,6 +21,7 @@ from scheduler.evaluation.selectors.queue import (
     Options,
     agreement,
     ambiguous,
+    by_lot,
     checked,
     counts,
     in_order,
@@ -32,7 +33,7 @@ from scheduler.evaluation.selectors.queue import (
 )
 from scheduler.evaluation.selectors.replaying import PROFILE, Answered, Candidate, registry_text
 from scheduler.evaluation.selectors.rows import Row, Rows, split
-from scheduler.selectors import NOTHING_KNOWN
+from scheduler.selectors import NOTHING_KNOWN, Situation, choose
 from worker.backends.replay import ReplayParams
 
 MODELS = ("Fair", "Poor", "Strong One")
@@ -48,7 +49,7 @@ def rows(count: int = 20) -> Rows:
 
 
 def taught() -> Taught:
-    return in_order(teach(split(rows().rows, 1)[0], MODELS))
+    return in_order(teach(split(rows().rows, 1)[0], MODELS), 1)
 
 
 def answered(*models: str, winner: str | None = None, selector: str = "nearest", status: str = "done") -> Answered:
@@ -79,18 +80,29 @@ def test_the_registry_replays_every_model_under_its_own_name_the_best_single_fir
     best = min(registry.models.values(), key=lambda model: model.priority)
     assert ReplayParams.model_validate(best.params) == ReplayParams(file=file, model="Strong One")
     assert best.caches
+    assert best.metadata == next(one.metadata for one in taught().entries if one.name == "strong-one")
 
 
 def test_every_test_row_is_asked_under_every_arm_and_k() -> None:
-    asked = list(questions(rows().rows[:2], (1, 3), ["a", "b", "c", "d"], 1))
+    asked = list(questions(rows().rows[:2], (1, 3), 1))
 
-    assert {(one.arm, one.k, one.row.id) for one in asked} == {
-        (a, k, r) for a in ARMS for k in (1, 3) for r in ("r0", "r1")
-    }
-    drawn = {(one.row.id, one.k): one.models for one in asked if one.arm == DRAWN}
-    assert all(len(models) == k for (_, k), models in drawn.items())
-    assert all(drawn[name, 1][0] in drawn[name, 3] for name in ("r0", "r1"))  # more models, not other ones
-    assert not any(one.models for one in asked if one.arm != DRAWN)
+    everything = {(arm, k, name) for arm in ARMS for k in (1, 3) for name in ("r0", "r1")}
+    assert {(one.arm, one.k, one.row.id) for one in asked} == everything
+    drawn = [one for one in asked if one.arm == DRAWN]
+    assert all(one.selector == by_lot(one.row, 1) for one in drawn)
+    assert all(one.selector == one.arm for one in asked if one.arm != DRAWN)
+
+
+def test_models_drawn_for_a_row_are_the_same_every_time_and_every_model_is_drawn_alike() -> None:
+    def first(name: str) -> str:
+        selector = by_lot(Row(id=name, text="", scores={}), 1)
+        return choose([selector], 1, taught().entries, Situation(capability=CAPABILITY))[0].model.name
+
+    counted = Counter(first(f"r{number}") for number in range(300))
+
+    assert first("r7") == first("r7")
+    assert set(counted) == {"fair", "poor", "strong-one"}
+    assert min(counted.values()) > 60
 
 
 def test_a_row_whose_text_is_not_its_own_is_asked_by_its_id() -> None:
@@ -152,7 +164,7 @@ def test_equal_scores_are_ranked_by_lot_and_always_the_same_way() -> None:
 
 def test_an_answer_counts_with_an_oracle_with_the_judge_and_as_chosen_offline() -> None:
     row = split(rows().rows, 1)[1][0]
-    found = [(Asked(arm="nearest", k=2, row=row), answered("poor", "fair", winner="poor"))]
+    found = [(Asked(arm="nearest", k=2, row=row, selector="nearest"), answered("poor", "fair", winner="poor"))]
 
     picks = {pick.arm: pick.models for pick in picks_of(found, taught())}
 
@@ -165,14 +177,14 @@ def test_an_answer_counts_with_an_oracle_with_the_judge_and_as_chosen_offline() 
 
 def test_a_task_that_nobody_judged_has_no_pick_of_the_judge() -> None:
     row = split(rows().rows, 1)[1][0]
-    found = [(Asked(arm=DRAWN, k=1, row=row, models=("poor",)), answered("poor", selector="priority"))]
+    found = [(Asked(arm=DRAWN, k=1, row=row, selector="benchmark:lot0"), answered("poor", selector="priority"))]
 
     assert [pick.arm for pick in picks_of(found, taught())] == [DRAWN]
 
 
 def test_agreement_is_the_share_of_rows_chosen_alike() -> None:
     test = split(rows().rows, 1)[1]
-    asked = [Asked(arm="track_record", k=2, row=row) for row in test[:2]]
+    asked = [Asked(arm="track_record", k=2, row=row, selector="track_record") for row in test[:2]]
     chosen = [answered("fair", "strong-one"), answered("strong-one", "fair", selector="track_record")]
 
     shares = agreement(list(zip(asked, chosen, strict=True)), taught(), taught().history)["track_record"]["2"]
@@ -193,7 +205,10 @@ def test_what_went_wrong_is_counted() -> None:
 def test_the_report_is_printed_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     test = split(rows().rows, 1)[1]
     found = [
-        (Asked(arm=arm, k=1, row=row, models=("poor",) if arm == DRAWN else ()), answered("poor", winner="poor"))
+        (
+            Asked(arm=arm, k=1, row=row, selector=by_lot(row, 1) if arm == DRAWN else arm),
+            answered("poor", winner="poor"),
+        )
         for arm in ("nearest", DRAWN)
         for row in test
     ]

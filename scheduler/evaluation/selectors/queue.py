@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     Progress = Callable[[str, int, int], None]
 
-PRIORITY, DRAWN, UNTAUGHT = "priority", "drawn", "explore"
+PRIORITY, DRAWN = "priority", "drawn"
 #: Arms: selectors, and models that are drawn by lot. `priority` is best single: the registry's order is the fit rows'.
 ARMS = ("track_record", "nearest", "explore", PRIORITY, DRAWN)
 JUDGED, OFFLINE = (
@@ -48,6 +48,8 @@ JUDGED, OFFLINE = (
 TAUGHT_BY = Literal["scores", "judge"]
 SOURCE = "evaluate-selectors"
 MOST_MODELS = 16  # that one subtask may ask
+#: Orders of the models that were drawn by lot, as scores of the registry: `benchmark:lot7` ranks by the seventh.
+LOTS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +65,12 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """One test row under one arm and k; `models`: the only ones that may be asked, where the arm says so."""
+    """One test row under one arm and k, and the selector that is asked for it."""
 
     arm: str
     k: int
     row: Row
-    models: tuple[str, ...] = ()
+    selector: str
 
 
 def evaluated(file: Path, data: Rows, options: Options, progress: Progress) -> dict[str, Any]:
@@ -76,8 +78,8 @@ def evaluated(file: Path, data: Rows, options: Options, progress: Progress) -> d
     sizes = checked(data, options)
     fit, test = split(data.rows, options.seed)
     test = test[: options.limit]
-    taught = in_order(teach(fit, data.models))
-    asked = list(questions(test, sizes, list(taught.names), options.seed))
+    taught = in_order(teach(fit, data.models), options.seed)
+    asked = list(questions(test, sizes, options.seed))
     by_id = ambiguous(data.rows)
     registry = registry_text(file, taught.entries, taught.names, options.judge_method)
     clock = _Clock()
@@ -87,7 +89,7 @@ def evaluated(file: Path, data: Rows, options: Options, progress: Progress) -> d
             clock.lap("start")
             history = _teach(system, fit, taught, by_id, options, progress)
             clock.lap("fit")
-            tasks = [task_of(one.row, by_id, **_options(one)) for one in asked]
+            tasks = [task_of(one.row, by_id, selectors=[one.selector], candidates=one.k) for one in asked]
             ids = system.ask(tasks, lambda done, of: progress("choices and answers", done, of))
             clock.lap("test")
             system.judge(ids, lambda done, of: progress("verdicts", done, of))
@@ -131,20 +133,35 @@ def checked(data: Rows, options: Options) -> tuple[int, ...]:
     return tuple(sorted(set(options.sizes))) or tuple(range(1, most + 1))
 
 
-def in_order(taught: Taught) -> Taught:
-    """The same models, with the place among the best single models of the fit rows as their priority."""
+def in_order(taught: Taught, seed: int) -> Taught:
+    """The same models, their place among the best single models of the fit rows as priority, with their lots."""
     places = {model: place for place, model in enumerate(taught.best_first)}
-    entries = [entry.model_copy(update={"priority": places[taught.names[entry.name]]}) for entry in taught.entries]
+    lots = [sorted(taught.names) for _ in range(LOTS)]
+    for number, order in enumerate(lots):
+        Random(f"{seed}/{number}").shuffle(order)  # noqa: S311 - to be repeated
+    entries = [
+        entry.model_copy(
+            update={
+                "priority": places[taught.names[entry.name]],
+                "metadata": {"scores": {f"lot{number}": order.index(entry.name) for number, order in enumerate(lots)}},
+            }
+        )
+        for entry in taught.entries
+    ]
     return replace(taught, entries=tuple(entries))
 
 
-def questions(test: Sequence[Row], sizes: Sequence[int], models: Sequence[str], seed: int) -> Iterator[Asked]:
-    """Every test row under every arm at every k; models drawn for a row are those drawn for a smaller k, and more."""
+def by_lot(row: Row, seed: int) -> str:
+    """The selector that ranks the models for a row in an order that knows nothing, and is the same every time."""
+    return f"benchmark:lot{Random(f'{seed}/{row.id}').randrange(LOTS)}"  # noqa: S311 - to be repeated
+
+
+def questions(test: Sequence[Row], sizes: Sequence[int], seed: int) -> Iterator[Asked]:
+    """Every test row under every arm at every k."""
     for row in test:
-        drawn = Random(f"{seed}/{row.id}").sample(sorted(models), len(models))  # noqa: S311 - to be repeated
         for arm in ARMS:
             for k in sizes:
-                yield Asked(arm=arm, k=k, row=row, models=tuple(drawn[:k]) if arm == DRAWN else ())
+                yield Asked(arm=arm, k=k, row=row, selector=by_lot(row, seed) if arm == DRAWN else arm)
 
 
 def ambiguous(rows: Sequence[Row]) -> frozenset[str]:
@@ -163,21 +180,16 @@ def task_of(row: Row, by_id: frozenset[str], **options: Any) -> NewTask:
     return NewTask(request=row.text, source=SOURCE, options={**options, "subtasks": [step], "integrate": "none"})
 
 
-def _options(asked: Asked) -> dict[str, Any]:
-    if asked.models:
-        return {"selectors": [PRIORITY], "candidates": asked.k, "models": list(asked.models)}
-    return {"selectors": [asked.arm], "candidates": asked.k}
-
-
 def _teach(
     system: Replaying, fit: Sequence[Row], taught: Taught, by_id: frozenset[str], options: Options, progress: Progress
 ) -> History:
     """Ask the fit rows of everybody, let it be decided who won, and return what the system has learned.
 
-    `explore`, which has no history yet, ranks the models by lot: a judge lets the rank decide between equals, and the
-    registry's order already knows who is good.
+    The models are ranked by lot: a judge lets the rank decide between equals, and the registry's order already knows
+    who is good.
     """
-    tasks = [task_of(row, by_id, selectors=[UNTAUGHT], candidates=len(taught.entries)) for row in fit]
+    everybody = len(taught.entries)
+    tasks = [task_of(row, by_id, selectors=[by_lot(row, options.seed)], candidates=everybody) for row in fit]
     ids = system.ask(tasks, lambda done, of: progress("fit rows", done, of))
     if options.taught_by == "judge":
         system.judge(ids, lambda done, of: progress("verdicts on fit rows", done, of))
@@ -223,7 +235,7 @@ def picks_of(found: Sequence[tuple[Asked, Answered]], taught: Taught) -> Iterato
 def _choice(asked: Asked, answered: Answered, taught: Taught, history: History) -> list[str]:
     """The models that a history makes the arm's selector choose, with the seed that the scheduler used."""
     situation = Situation(capability=CAPABILITY, text=asked.row.text, seed=answered.subtask.int, history=history)
-    return [one.model.name for one in choose([asked.arm], asked.k, taught.entries, situation)]
+    return [one.model.name for one in choose([asked.selector], asked.k, taught.entries, situation)]
 
 
 def agreement(
@@ -236,12 +248,10 @@ def agreement(
     """
     seen: dict[tuple[str, int], list[tuple[float, float, float]]] = {}
     for asked, answered in found:
-        if asked.arm == DRAWN:
-            continue
         chosen = [one.model for one in answered.candidates]
         own = _choice(asked, answered, taught, history)
         offline = set(_choice(asked, answered, taught, taught.history))
-        proposed = sum(asked.arm in one.proposed_by for one in answered.candidates) / len(chosen)
+        proposed = sum(asked.selector in one.proposed_by for one in answered.candidates) / len(chosen)
         seen.setdefault((asked.arm, asked.k), []).append((chosen == own, set(chosen) == offline, proposed))
     out: dict[str, dict[str, dict[str, float]]] = {}
     for (arm, k), values in seen.items():

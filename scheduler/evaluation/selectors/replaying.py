@@ -108,6 +108,7 @@ def registry_text(file: Path, entries: Sequence[ModelEntry], names: Mapping[str,
             f"capability = {quoted(CAPABILITY)}",
             'backend = "replay"',
             f"priority = {entry.priority}",
+            f"metadata.scores = {{ {', '.join(f'{key} = {score}' for key, score in _scores(entry).items())} }}",
             "deterministic = true",
             f"max_batch = {WAVE}",
             "window = 16",
@@ -115,6 +116,11 @@ def registry_text(file: Path, entries: Sequence[ModelEntry], names: Mapping[str,
             f"params = {{ file = {quoted(str(file.resolve()))}, model = {quoted(names[entry.name])} }}",
         ]
     return "\n".join(lines) + "\n"
+
+
+def _scores(entry: ModelEntry) -> Mapping[str, int]:
+    scores: Mapping[str, int] = entry.metadata.get("scores", {})
+    return scores
 
 
 class Replaying:
