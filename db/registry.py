@@ -246,6 +246,7 @@ class Registry(_Strict):
     planners: dict[str, PlannerEntry] = {}
     integrators: dict[str, IntegratorEntry] = {}
     profiles: dict[str, Profile] = {}
+    asked_only: frozenset[str] = frozenset()  # models that are here for a judge, planner or integrator: no candidates
     planner: Name | None = None  # of the profile that this registry is restricted to
     integrator: Name | None = None
 
@@ -279,6 +280,19 @@ class Registry(_Strict):
         """Queue of each model."""
         return {name: model.queue for name, model in self.models.items()}
 
+    def candidates_for(self, capability: str) -> list[ModelEntry]:
+        """The models that may be asked to do it."""
+        return [
+            model
+            for model in self.models.values()
+            if model.capability == capability and model.name not in self.asked_only
+        ]
+
+    @property
+    def served(self) -> set[str]:
+        """Capabilities that some model does."""
+        return {model.capability for model in self.models.values() if model.name not in self.asked_only}
+
     def profile(self, name: str) -> Profile:
         """Profile by name; raises `RegistryError` with the names there are."""
         try:
@@ -297,8 +311,7 @@ class Registry(_Strict):
 
     def judges_in_use(self) -> set[str]:
         """Judges of the capabilities that a model serves."""
-        served = {model.capability for model in self.models.values()}
-        return {self.capabilities[name].judge for name in served}
+        return {self.capabilities[name].judge for name in self.served}
 
     def asked_by_judges(self) -> set[str]:
         """Models that the judges of the served capabilities ask."""
@@ -306,13 +319,17 @@ class Registry(_Strict):
         return {model for model in asked if model is not None}
 
     def restricted_to(self, profile: str) -> Registry:
-        """The same registry with the models of one profile, and those that its judges ask.
+        """The same registry with the models of one profile, and those that its judges, planner and integrator ask.
 
-        Capabilities that nobody serves stay known, so that an error can name them.
+        Its judge judges every capability but those in which it would judge the words of the very model that it asks
+        against others': a likelihood prefers its own. There the capability's own judge stays. Capabilities that nobody
+        serves stay known, so that an error can name them.
         """
         chosen = self.profile(profile)
         capabilities = {
-            name: entry if chosen.judge is None else entry.model_copy(update={"judge": chosen.judge})
+            name: entry.model_copy(update={"judge": chosen.judge})
+            if chosen.judge is not None and not self._partial(chosen, name)
+            else entry
             for name, entry in self.capabilities.items()
         }
         served = {self.models[name].capability for name in chosen.models}
@@ -329,9 +346,16 @@ class Registry(_Strict):
             planners={name: entry for name, entry in self.planners.items() if set(entry.asks) <= set(models)},
             integrators={name: entry for name, entry in self.integrators.items() if set(entry.asks) <= set(models)},
             profiles={profile: chosen},
+            asked_only=frozenset(models) - set(chosen.models),
             planner=chosen.planner,
             integrator=chosen.integrator,
         )
+
+    def _partial(self, profile: Profile, capability: str) -> bool:
+        """Whether the profile's judge asks one of the capability's candidates, of which there are others."""
+        asked = self.judges[profile.judge].model if profile.judge is not None else None
+        rivals = [name for name in profile.models if self.models[name].capability == capability]
+        return asked in rivals and len(rivals) > 1
 
 
 def read_registry(path: Path) -> Registry:

@@ -47,7 +47,7 @@ def judged_subtasks(connection: Connection, capability: str, limit: int) -> list
                 SELECT id, task_id, finished_at FROM subtask
                 WHERE capability = :capability AND status = 'done' ORDER BY finished_at DESC LIMIT :limit
             )
-            SELECT left(t.request, :chars) AS request, v.ranking, a.candidates
+            SELECT left(t.request, :chars) AS request, v.ranking, v.scores, a.candidates
             FROM latest AS l
             JOIN task AS t ON t.id = l.task_id
             JOIN verdict AS v ON v.subtask_id = l.id AND NOT v.fallback
@@ -60,11 +60,17 @@ def judged_subtasks(connection: Connection, capability: str, limit: int) -> list
         ),
         {"capability": capability, "limit": limit, "chars": TEXT_CHARS},
     )
-    return [_judged(row.request, row.ranking, row.candidates) for row in rows]
+    return [_judged(row.request, row.ranking, row.scores, row.candidates) for row in rows]
 
 
-def _judged(request: str, ranking: list[str], candidates: list[list[Any]]) -> Judged:
-    places = {candidate: place for place, candidate in enumerate(ranking)}
+def _judged(request: str, ranking: list[str], scores: dict[str, float], candidates: list[list[Any]]) -> Judged:
+    places: dict[str, int] = {}
+    before = None
+    for place, candidate in enumerate(ranking):
+        # Equals are ranked in the selectors' own order, which must not teach itself.
+        equal = before is not None and candidate in scores and scores[candidate] == scores.get(before)
+        places[candidate] = places[before] if before is not None and equal else place
+        before = candidate
     groups: dict[int, list[str]] = {}
     failed = []
     for candidate, model, status, like_winner in candidates:

@@ -35,6 +35,16 @@ class Chooser:
         if self._histories is not None:
             self._histories.refresh([name for name in capabilities if name in self._learning])
 
+    def knows(self, capability: str, options: Mapping[str, Any]) -> bool:
+        """Whether what these options' selectors learn from was read; if not, it is at the next `refresh`."""
+        if self._histories is None or not self._learned_by(capability, options) or capability in self._learning:
+            return True
+        self._learning.add(capability)
+        return False
+
+    def _learned_by(self, capability: str, options: Mapping[str, Any]) -> bool:
+        return bool(options.get("adaptive")) or learns(self.selectors_of(capability, options))
+
     def selectors_of(self, capability: str, options: Mapping[str, Any]) -> tuple[str, ...]:
         """Who proposes models: what the task says, else the capability, else the setting."""
         entry = self._settings.registry.capabilities.get(capability)
@@ -61,8 +71,6 @@ class Chooser:
     ) -> list[Chosen]:  # fmt: skip
         """Up to k of these models, best first; with `adaptive`, as few of them as it allows, but `least`."""
         selectors = self.selectors_of(capability, options)
-        if learns(selectors) or options.get("adaptive"):
-            self._learning.add(capability)
         alike = OWN_TO_EACH.isdisjoint(selectors) and not options.get("adaptive")
         key = (capability, selectors, k, tuple(model.name for model in models))
         if alike and key in self._same:

@@ -78,7 +78,7 @@ class Room:
 def able_models(registry: Registry, capability: str, options: Mapping[str, Any]) -> list[ModelEntry]:
     """Models that serve a capability; those that the caller named, where it named some."""
     only = options.get("models")
-    return [m for m in registry.models.values() if m.capability == capability and (not only or m.name in only)]
+    return [model for model in registry.candidates_for(capability) if not only or model.name in only]
 
 
 class Dispatcher:
@@ -240,6 +240,8 @@ class Dispatcher:
         Where a suspended model is due for a probe, the next subtask that it can serve takes it along, as one more: a
         healthy model is not kept waiting by it.
         """
+        if not self._chooser.knows(subtask.capability, subtask.options):
+            return []  # at the next look
         able = able_models(self._settings.registry, subtask.capability, subtask.options)
         live = [model for model in able if model.name in room.models]
         wanted = min(subtask.candidates_wanted, self._settings.max_candidates)

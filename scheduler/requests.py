@@ -271,7 +271,7 @@ def selectors_of(registry: Registry, step: Step, options: TaskOptions, settings:
 
 def served(registry: Registry, name: str) -> CapabilityEntry:
     """A capability that a model of this installation serves. Raises `InvalidRequest` with those there are."""
-    able = sorted({model.capability for model in registry.models.values()})
+    able = sorted(registry.served)
     if name not in registry.capabilities:
         variants = [known for known in registry.capabilities if known.partition("/")[0] == name]
         hint = f" Did you mean {' or '.join(sorted(variants))}?" if variants else f" There are: {', '.join(able)}."
@@ -313,7 +313,7 @@ def _article(kind: str) -> str:
 
 
 def _check_names(registry: Registry, entry: CapabilityEntry, options: TaskOptions) -> None:
-    able = sorted(model.name for model in registry.models.values() if model.capability == entry.name)
+    able = sorted(model.name for model in registry.candidates_for(entry.name))
     for name in options.models:
         if name not in able:
             raise InvalidRequest(

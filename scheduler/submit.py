@@ -223,7 +223,7 @@ def _require_workers(engine: Engine, settings: Settings, needed: Sequence[tuple[
                     "with `bakeoff up`), or store the task all the same with --without-worker: it waits."
                 )
             continue
-        able = [model for model in settings.registry.models.values() if model.capability == capability]
+        able = settings.registry.candidates_for(capability)
         able = [model for model in able if not models or model.name in models]
         if not any(model.queue in live for model in able):
             names = " ".join(model.name for model in able)

@@ -93,11 +93,7 @@ def _subtask(subtask: Mapping[str, Any], around: Surroundings) -> str:
 
 def _ready(subtask: Mapping[str, Any], around: Surroundings) -> str:
     only = subtask["options"].get("models")
-    able = [
-        model
-        for model in around.registry.models.values()
-        if model.capability == subtask["capability"] and (not only or model.name in only)
-    ]
+    able = [model for model in around.registry.candidates_for(subtask["capability"]) if not only or model.name in only]
     if any(model.queue in around.live and _state(around.models, model.name) == ModelState.ACTIVE for model in able):
         return "waits for its turn: the queues of its models are full"
     if not able:

@@ -142,7 +142,7 @@ def _ranked(
     asks = process.registry.planners[planner].model if planner in process.registry.planners else None
     if RANKING not in selectors or asks is None:
         return []
-    able = [model for model in process.registry.models.values() if model.capability == step.capability]
+    able = process.registry.candidates_for(step.capability)
     if entry.name not in rankings:
         try:
             rankings[entry.name] = rank_models(process.backend(asks), thought.request, entry, able)

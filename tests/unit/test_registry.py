@@ -134,3 +134,22 @@ def test_the_exact_revision_follows_what_changes_an_output_and_nothing_else() ->
     assert len({revision(), revision(params={"a": 1}), revision(dtype="float16"), revision(backend="openai"),
                 revision(revision="2")}) == 5  # fmt: skip
     assert revision(revision="2").startswith("2+")
+
+
+def test_a_judge_does_not_judge_the_words_of_the_model_that_it_asks_against_others() -> None:
+    # given a profile whose judge asks a text-generation model, which is a candidate there with others, or alone
+    registry = read_registry(MODELS_FILE)
+
+    # then there the capability's own judge stays
+    cpu = registry.restricted_to("cpu").capabilities
+    assert cpu["text-generation"].judge == "consensus"
+    assert cpu["image-to-text/ocr"].judge == "qwen-nll"
+
+
+def test_a_model_that_only_a_role_asks_is_no_candidate() -> None:
+    demo = read_registry(MODELS_FILE).restricted_to("demo")
+
+    assert demo.asked_only == {"minilm-l6"}
+    assert demo.candidates_for("feature-extraction") == []
+    assert "feature-extraction" not in demo.served
+    assert [model.name for model in demo.candidates_for("text-generation")] == ["smollm2-135m"]

@@ -26,7 +26,7 @@ def tools_of(registry: Registry) -> tuple[Tool, ...]:
 
     A vector is for no reader of a plan, so what writes one is left out.
     """
-    served = {model.capability for model in registry.models.values()}
+    served = registry.served
     return tuple(
         Tool(name=name, input=entry.input, output=entry.output, description=entry.instruction, files=entry.files)
         for name, entry in registry.capabilities.items()

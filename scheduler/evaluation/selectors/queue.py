@@ -4,9 +4,8 @@ Fit rows are asked of every model, and what becomes of them is the system's own 
 read by the scheduler's `Histories`. Who won a fit row is by default what the set's published scores say (`scores`),
 stored as a judge stores it; with `judge` it is what the judge of the run thinks, as where nobody knows better.
 
-A ranking knows no equals but the winner's own words, and published scores have many: equally good answers are ranked by
-lot, so that none is preferred for its place. That, and that a share of models beaten stands for the score, is what
-differs from the offline measure, which reads the scores themselves.
+Equally good answers are ranked by lot, and count as equals where their scores are. That a share of models beaten stands
+for the score is what differs from the offline measure, which reads the scores themselves.
 """
 
 from __future__ import annotations
