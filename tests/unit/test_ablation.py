@@ -14,9 +14,10 @@ from typer.testing import CliRunner
 
 from db.errors import UsageError
 from scheduler.evaluation.ablation import command
-from scheduler.evaluation.ablation.arms import ARMS, Contest, paired_interval, question
+from scheduler.evaluation.ablation.arms import ARMS, Contest, question
 from scheduler.evaluation.ablation.report import ablation
-from scheduler.evaluation.ablation.rows import KINDS, best_models, find_set, part_of, read_set
+from scheduler.evaluation.judges.metrics import paired_interval
+from scheduler.evaluation.judges.rows import PROBLEM, best_models, find_set, part_of, read_set
 
 
 class Knowing:
@@ -85,7 +86,7 @@ def test_parts_are_disjoint_and_about_as_large_as_they_should_be() -> None:
 
 
 def test_a_set_leaves_out_what_it_must(sums: Path) -> None:
-    read = read_set(sums)
+    read = read_set(sums, command.STRONGEST)
     assert all(set(row.answers) == {"strong", "weak-1", "weak-2"} for row in read.rows)
     assert {len(read.part(part)) for part in ("fit", "tune", "report")} != {0}
     assert sum(len(read.part(part)) for part in ("fit", "tune", "report")) == 100
@@ -119,9 +120,7 @@ def test_the_human_is_no_candidate(tmp_path: Path) -> None:
     assert (dict(read.answers), read.request) == ({"VinVL": "A cat."}, "")
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "said"), [("multi_gsm8k", "{}\n", "line 1"), ("multi_other", "", "multi_gsm8k")]
-)
+@pytest.mark.parametrize(("name", "text", "said"), [("multi_gsm8k", "{}\n", "line 1"), ("multi_other", "", "no rows")])
 def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, text: str, said: str) -> None:
     (tmp_path / f"{name}.jsonl").write_text(text)
     with pytest.raises(UsageError, match=said):
@@ -139,7 +138,7 @@ def test_a_set_is_found_by_name_or_path(sums: Path) -> None:
 
 def test_every_arm_is_measured_on_the_same_rows(sums: Path) -> None:
     # given a judge's model that always knows
-    found = ablation(read_set(sums), Knowing("####"), limit=None, candidates=3)
+    found = ablation(read_set(sums, command.STRONGEST), Knowing("####"), limit=None, candidates=3)
     read = arms(found)
     # then it reaches the oracle listwise and in pairs, and the vote follows the wrong majority
     assert tuple(read) == ARMS
@@ -156,7 +155,7 @@ def test_every_arm_is_measured_on_the_same_rows(sums: Path) -> None:
 
 
 def test_a_limit_is_the_same_rows_every_time(sums: Path) -> None:
-    one, other = (ablation(read_set(sums), Knowing("####"), limit=5, candidates=2) for _ in range(2))
+    one, other = (ablation(read_set(sums, command.STRONGEST), Knowing("####"), limit=5, candidates=2) for _ in range(2))
     for found in (one, other):
         for arm in found["arms"]:
             arm.pop("seconds")
@@ -165,8 +164,8 @@ def test_a_limit_is_the_same_rows_every_time(sums: Path) -> None:
 
 
 def test_when_the_time_is_up_all_arms_have_the_same_rows(sums: Path) -> None:
-    found = ablation(read_set(sums), Knowing("####"), candidates=3, seconds=0)
-    runs = Contest(["strong", "weak-1"], KINDS["multi_gsm8k"], Knowing("####")).run(read_set(sums).rows, 0)
+    found = ablation(read_set(sums, command.STRONGEST), Knowing("####"), candidates=3, seconds=0)
+    runs = Contest(["strong", "weak-1"], PROBLEM, Knowing("####")).run(read_set(sums).rows, 0)
     assert found["support"] == 1
     assert {len(run.scores) for run in runs.values()} == {1}
 
@@ -183,7 +182,7 @@ def test_no_label_reaches_a_judge(sums: Path, tmp_path: Path) -> None:
     asked = []
     for path in (sums, turned):
         model = Knowing("####")
-        kind = KINDS["multi_gsm8k"]
+        kind = PROBLEM
         Contest(["strong", "weak-1", "weak-2"], kind, model).run(read_set(path).part("report"))
         asked.append(model.seen)
     # then the judges read the same prompts
@@ -194,8 +193,8 @@ def test_no_label_reaches_a_judge(sums: Path, tmp_path: Path) -> None:
 def test_a_judge_sees_no_names_and_blind_ranks_are_shuffled(sums: Path) -> None:
     rows = read_set(sums).rows
     models = best_models(rows, 3)
-    plain = [question(row, models, KINDS["multi_gsm8k"], 0) for row in rows]
-    blind = [question(row, models, KINDS["multi_gsm8k"], 1) for row in rows]
+    plain = [question(row, models, PROBLEM, 0) for row in rows]
+    blind = [question(row, models, PROBLEM, 1) for row in rows]
     assert not any(answer.model in models for one in plain for answer in one.answers)
     assert {tuple(answer.rank for answer in one.answers) for one in plain} == {(0, 1, 2)}
     assert len({tuple(answer.rank for answer in one.answers) for one in blind}) == 6

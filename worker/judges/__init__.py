@@ -72,8 +72,10 @@ class Judge(ABC):
 
 #: method in models.toml → "module:class"
 METHODS = {
+    "cascade": "worker.judges.cascade:Cascade",
     "choice": "worker.judges.choice:Choice",
     "consensus": "worker.judges.consensus:Consensus",
+    "jury": "worker.judges.jury:Jury",
     "llm": "worker.judges.choice:Choice",
     "llm_consensus": "worker.judges.listwise:LLMConsensus",
     "llm_pairwise": "worker.judges.pairwise:Pairwise",

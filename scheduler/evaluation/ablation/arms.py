@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from db.registry import JudgeEntry
+from scheduler.evaluation.judges.metrics import mean
 from worker.judges import Answer, Question, create_judge
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from scheduler.evaluation.ablation.rows import Kind, Row
+    from scheduler.evaluation.judges.rows import Kind, Row
     from worker.backends import LanguageModel
 
 BEST_SINGLE, RANDOM, ORACLE = "best single", "random", "oracle"
@@ -27,7 +28,6 @@ JUDGED = {
     "pairwise, both orders": "llm_pairwise",
 }
 ARMS = (BEST_SINGLE, RANDOM, *JUDGED, ORACLE)
-RESAMPLES = 2000
 
 
 class Counting:
@@ -114,15 +114,3 @@ def question(row: Row, models: Sequence[str], kind: Kind, seed: int) -> Question
     return Question(
         id=UUID(int=0), capability=kind.capability, instruction=kind.instruction, request=row.request, answers=answers
     )
-
-
-def mean(values: Sequence[float]) -> float:
-    """The mean; 0 of nothing."""
-    return sum(values) / len(values) if values else 0.0
-
-
-def paired_interval(differences: Sequence[float], seed: int = 1) -> tuple[float, float]:
-    """95 % bootstrap interval of a mean of differences between two arms on the same rows."""
-    dice = random.Random(seed)  # noqa: S311 - a fixed resampling, not a secret
-    means = sorted(mean(dice.choices(differences, k=len(differences))) for _ in range(RESAMPLES))
-    return means[int(0.025 * RESAMPLES)], means[int(0.975 * RESAMPLES) - 1]

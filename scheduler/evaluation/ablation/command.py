@@ -11,13 +11,16 @@ from db.errors import UsageError
 from db.registry import read_registry
 from db.settings import load_settings
 from scheduler.evaluation.ablation.report import ablation
-from scheduler.evaluation.ablation.rows import find_set, read_set
+from scheduler.evaluation.judges.rows import find_set, read_set
 from worker.backends import LanguageModel, Place, create_backend
 from worker.weights import locate
 
 if TYPE_CHECKING:
     from db.settings import Settings
     from worker.backends import Backend
+
+#: Left out: beside a model that is right nearly always there is nothing to choose.
+STRONGEST = frozenset({"gpt-4-1106-preview"})
 
 
 def ablation_command(
@@ -40,7 +43,7 @@ def ablation_command(
     from scheduler.cli.output import print_json  # noqa: PLC0415 - the CLI imports this module
 
     settings = load_settings()
-    sets = [read_set(find_set(name, settings.eval_data)) for name in files]
+    sets = [read_set(find_set(name, settings.eval_data), STRONGEST) for name in files]
     model = _loaded(settings, judge_model)
     try:
         if not isinstance(model, LanguageModel):

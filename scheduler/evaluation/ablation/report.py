@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from scheduler.evaluation.ablation.arms import BEST_SINGLE, ORACLE, Contest, Run, mean, paired_interval
-from scheduler.evaluation.ablation.rows import best_models
+from scheduler.evaluation.ablation.arms import BEST_SINGLE, ORACLE, Contest, Run
+from scheduler.evaluation.judges.metrics import mean, paired_interval
+from scheduler.evaluation.judges.rows import best_models
 
 if TYPE_CHECKING:
-    from scheduler.evaluation.ablation.rows import EvaluationSet
+    from scheduler.evaluation.judges.rows import EvaluationSet
     from worker.backends import LanguageModel
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from scheduler.evaluation.ablation.arms import mean, paired_interval
+from scheduler.evaluation.judges.metrics import mean, paired_interval
 from scheduler.evaluation.pipeline.arms import BEST_SINGLE, DOWNLOADS, JUDGED, best_by, picks_of
 from scheduler.evaluation.pipeline.items import ANSWER, OPERATIONS, STEPS
 

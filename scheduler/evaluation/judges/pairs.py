@@ -1,0 +1,104 @@
+"""How often a judge prefers the better of two answers, and whether it still does when they change places."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from scheduler.evaluation.judges.cases import case_of
+from scheduler.evaluation.judges.metrics import by_group, group_interval, mean
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from scheduler.evaluation.judges.bench import Asked, Bench
+    from scheduler.evaluation.judges.cases import Case
+    from worker.judges import Decision
+
+CLOSE = 1e-9
+
+
+def judge_figures(asked: Sequence[Asked], bench: Bench) -> dict[str, Any]:
+    """Figures over the untied pairs. A judge's tie counts one half, a failed judge counts as wrong."""
+    groups = [one.case.row.group for one in asked]
+    right = [_outcome(one) for one in asked]
+    tied = [one.decision is not None and _is_tie(one.decision) for one in asked]
+    shorter = [value for one, value in zip(asked, right, strict=True) if _shorter_is_better(one.case)]
+    settled = [value for value, tie in zip(right, tied, strict=True) if not tie]
+    sure = [
+        (one.decision.confidence, value)
+        for one, value in zip(asked, right, strict=True)
+        if one.decision is not None and one.decision.confidence is not None
+    ]
+    consistent = [kept for one in asked if one.decision is not None for kept in _consistency(one, bench)]
+    short_groups = [one.case.row.group for one in asked if _shorter_is_better(one.case)]
+    return {
+        "accuracy": mean(right),
+        "accuracy_interval": group_interval(by_group(groups, right, [1.0] * len(right))),
+        "decisive": 1 - mean([float(tie) for tie in tied]),
+        "accuracy_decisive": mean(settled),
+        "accuracy_shorter_better": mean(shorter),
+        "accuracy_shorter_better_interval": group_interval(by_group(short_groups, shorter, [1.0] * len(shorter))),
+        "order_consistency": mean(consistent) if consistent else None,
+        "unparseable": mean([float(one.decision is None) for one in asked]),
+        "longest": mean([1.0 - _shorter_is_better(one.case) for one in asked]),
+        "brier": mean([(sureness - value) ** 2 for sureness, value in sure]) if sure else None,
+        "calls": sum(one.calls for one in asked),
+        "support": len(asked),
+        "support_shorter_better": len(shorter),
+        "groups": len(set(groups)),
+    }
+
+
+def _better(case: Case) -> str:
+    return max(case.keys, key=lambda key: case.row.scores[key])
+
+
+def _shorter_is_better(case: Case) -> bool:
+    lengths = {key: len(case.row.answers[key].strip()) for key in case.keys}
+    return lengths[_better(case)] < max(lengths.values())
+
+
+def _is_tie(decision: Decision) -> bool:
+    scores = [decision.scores.get(answer, 0.0) for answer in decision.ranking]
+    return abs(scores[0] - scores[1]) <= CLOSE
+
+
+def _outcome(one: Asked) -> float:
+    if one.decision is None:
+        return 0.0
+    if _is_tie(one.decision):
+        return 0.5
+    return float(one.case.key(one.decision.ranking[0]) == _better(one.case))
+
+
+def _consistency(one: Asked, bench: Bench) -> list[float]:
+    """Whether the raw replies in both orders name the same answer; nothing where a text stood alone.
+
+    A judge that keeps its raw replies is read; another one is asked again with the ranks turned round.
+    """
+    decision = one.decision
+    if decision is None:
+        return []
+    named = raw_choices(decision)
+    if named:
+        return [float(len(set(named)) == 1)]
+    swapped = case_of(one.case.row, one.case.keys, bench.kind, blind=bench.blind, swapped=True)
+    again = bench.decide(one.judge, swapped.question)
+    return [] if again is None else [float(again.ranking[0] == decision.ranking[0])]
+
+
+def raw_choices(decision: Decision) -> list[int]:
+    """Which of the two texts, 0 or 1, each single reply named; empty where the decision keeps no replies."""
+    named: list[int] = []
+    for turn, order in enumerate(decision.orders):
+        read = order.get("read") or []
+        if len(read) != 2:
+            return []
+        if "log_odds" in read[0]:
+            named += [int(value <= 0) for value in read[0]["log_odds"]]
+        elif "letter" in read[0]:
+            choice = int(read[1]["logprob"] > read[0]["logprob"])
+            named.append((choice + turn) % 2)  # the second order begins with the second text
+        else:
+            return []
+    return named if len(named) > 1 else []

@@ -1,0 +1,126 @@
+"""What `bakeoff judge fit` writes and a jury reads: weights per capability, and the card that says how far to trust
+them. One JSON file, plain numbers, in a folder of the operator's choice."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from db.errors import RegistryError
+from worker.judges.fitting import Weights, fit
+from worker.judges.ranking import softmax
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from worker.judges.fitting import Example
+
+FILE = "jury.json"
+KEPT = 0.005  # of a score's range: what a cascade may lose to the jury, on rows held out of the fit
+MOST_ASKED = 0.5  # of the questions: a cascade that asks more saves too little
+#: Where nothing was fitted: confidence of the cheap jurors below which the language model is asked.
+PRIOR_THRESHOLD = 0.75
+
+
+class Fitted(BaseModel):
+    """One capability: weights without and with the features that a language model gives, and when to ask it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    cheap: dict[str, float]
+    full: dict[str, float] | None = None
+    language_model: str | None = None  # whose features `full` knows
+    threshold: float = PRIOR_THRESHOLD
+    card: dict[str, Any] = {}
+
+    def weights(self, language_model: str | None) -> Weights:
+        """The weights for what can be read: those with a language model are for that very model."""
+        known = self.full is not None and language_model == self.language_model
+        return Weights(weights=self.full if known and self.full is not None else self.cheap)
+
+    def knows(self, language_model: str | None) -> bool:
+        """Whether that model's features were part of the fit."""
+        return self.full is not None and language_model == self.language_model
+
+
+class Artifact(BaseModel):
+    """Everything that was fitted together."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = 1
+    capabilities: dict[str, Fitted]
+    data: dict[str, Any] = {}  # what it was fitted on: source, split, date
+
+
+def read_artifact(folder: Path, where: str) -> Artifact:
+    """Read `jury.json` of a folder. Raises `RegistryError` that begins with `where`, the key that names the folder."""
+    path = folder / FILE
+    try:
+        return Artifact.model_validate_json(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise RegistryError(f"{where} = {str(folder)!r} has no {FILE}; `bakeoff judge fit` writes one.") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise RegistryError(f"{path}, {key}: {first['msg']}. Fit it again: `bakeoff judge fit`.") from None
+
+
+def write_artifact(folder: Path, artifact: Artifact) -> Path:
+    """Write it into a folder, which is made where it is missing. Returns the file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / FILE
+    path.write_text(json.dumps(artifact.model_dump(mode="json"), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    return path
+
+
+def fit_capability(
+    cheap: Sequence[Example], full: Sequence[Example] | None = None, language_model: str | None = None
+) -> Fitted:
+    """Fit one capability. `full` are the same examples with a language model's features beside the cheap ones.
+
+    Raises `UsageError` where there are too few preferences.
+    """
+    fitted = fit(cheap)
+    card: dict[str, Any] = {"groups": len({example.group for example in cheap}), "cheap": fitted.card}
+    if full is None:
+        return Fitted(cheap=dict(fitted.weights.weights), card=card)
+    both = fit(full)
+    threshold, saving = cascade_threshold(cheap, fitted.held_out, both.held_out)
+    return Fitted(
+        cheap=dict(fitted.weights.weights),
+        full=dict(both.weights.weights),
+        language_model=language_model,
+        threshold=threshold,
+        card=card | {"full": both.card, "cascade": saving},
+    )
+
+
+def cascade_threshold(
+    examples: Sequence[Example], cheap: Sequence[Sequence[float]], full: Sequence[Sequence[float]]
+) -> tuple[float, dict[str, float]]:
+    """The lowest threshold that keeps what the full jury scores, on held-out strengths, and asks for half at most.
+
+    Below the threshold of confidence the language model is asked. Returns it with what it saves and loses.
+    """
+    scores = [score for example in examples for score in example.scores]
+    allowed = KEPT * ((max(scores) - min(scores)) if scores else 0.0)
+    rows = []
+    for example, without, using in zip(examples, cheap, full, strict=True):
+        rows.append((max(softmax(without)), example.scores[_best(using)] - example.scores[_best(without)]))
+    rows.sort(key=lambda row: row[0])
+    threshold, asked, lost = 0.0, 0, sum(gain for _, gain in rows)  # nobody asked
+    for number, (sure, gain) in enumerate(rows, 1):
+        if lost <= allowed * len(rows) or number > MOST_ASKED * len(rows):
+            break
+        lost -= gain
+        threshold, asked = sure + 1e-9, number
+    count = max(1, len(rows))
+    return threshold, {"asked": asked / count, "lost": lost / count}
+
+
+def _best(strengths: Sequence[float]) -> int:
+    return max(range(len(strengths)), key=lambda place: strengths[place])

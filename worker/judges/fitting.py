@@ -1,0 +1,206 @@
+"""A judge fitted on preferences: which of two answers is better, from the difference of their features.
+
+The chance that a is better than b is 1 / (1 + exp(w · (b - a))): a logistic model without intercept, so that it says
+the same in either order, which over many answers is a Bradley-Terry model with covariates. Weights have a normal prior
+around 0 (L2); how strong, and the temperature that calibrates the chances, are read off predictions for groups that the
+weights did not see. What is kept is plain numbers; numpy is needed to fit, not to judge.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from db.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+FOLDS = 5
+PRIORS = (1.0, 3.0, 10.0, 30.0, 100.0)  # tried, in units of one pair
+STEPS = 30
+FEWEST_PAIRS = 20
+BINS = 5
+Features = dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """The answers to one question: features and score of each. `group` is what the question is about."""
+
+    group: str
+    features: tuple[Features, ...]
+    scores: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """A fitted model: weight per feature, already divided by its scale. `temperature` is part of the weights."""
+
+    weights: Mapping[str, float]
+
+    def strength(self, features: Mapping[str, float]) -> float:
+        """How good an answer is, in log odds against another of its question."""
+        return sum(self.weights.get(name, 0.0) * value for name, value in features.items())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """Weights, and how well their kind did on held-out groups: strengths per example, in the examples' order."""
+
+    weights: Weights
+    held_out: tuple[tuple[float, ...], ...]
+    card: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pairs:
+    """Differences better minus worse: `rows` (pairs x features), a weight per pair, the fold of its group."""
+
+    rows: Any
+    weights: Any
+    folds: Any
+
+
+def fold_of(group: str, folds: int = FOLDS) -> int:
+    """The fold of a group, the same on every machine."""
+    return int(hashlib.sha256(f"fold {group}".encode()).hexdigest()[:8], 16) % folds
+
+
+def fit(examples: Sequence[Example], seed_names: Iterable[str] = ()) -> Fit:
+    """Fit on preferences between answers of one question. Raises `UsageError` where there are too few."""
+    import numpy as np
+
+    names = sorted({name for example in examples for row in example.features for name in row} | set(seed_names))
+    pairs = _pairs(examples, names)
+    if len(pairs.rows) < FEWEST_PAIRS or len(set(pairs.folds.tolist())) < FOLDS:
+        raise UsageError(
+            f"{len(pairs.rows)} preferences over {len({example.group for example in examples})} groups are too few to "
+            f"fit on; {FEWEST_PAIRS} over a dozen groups are the least."
+        )
+    scale = np.sqrt((pairs.rows**2).mean(axis=0))
+    scale[scale < 1e-9] = np.inf  # a feature that never differs has no weight
+    scaled = _Pairs(rows=pairs.rows / scale, weights=pairs.weights, folds=pairs.folds)
+    tried = {prior: _held_out(scaled, prior) for prior in PRIORS}
+    prior = min(PRIORS, key=lambda value: _loss(tried[value][0], scaled.weights))
+    margins, by_fold = tried[prior]
+    temperature = _temperature(margins, scaled.weights)
+    weights = _solve(scaled.rows, scaled.weights, prior) / scale * temperature
+    held_out = _strengths(examples, names, [row / scale * temperature for row in by_fold])
+    return Fit(
+        weights=Weights(weights={name: float(value) for name, value in zip(names, weights, strict=True) if value}),
+        held_out=held_out,
+        card={"prior": prior, "temperature": temperature, "pairs": len(pairs.rows)}
+        | calibration([float(value) * temperature for value in margins], [example.group for example in examples]),
+    )
+
+
+def _pairs(examples: Sequence[Example], names: Sequence[str]) -> _Pairs:
+    """Every pair of answers with different scores. A group's pairs weigh by their difference, and together the same."""
+    import numpy as np
+
+    place = {name: column for column, name in enumerate(names)}
+    rows, weights, folds = [], [], []
+    for example in examples:
+        table = np.zeros((len(example.features), len(names)))
+        for row, features in enumerate(example.features):
+            for name, value in features.items():
+                table[row, place[name]] = value
+        spread = [(i, j, a - b) for i, a in enumerate(example.scores) for j, b in enumerate(example.scores) if a > b]
+        for better, worse, difference in spread:
+            rows.append(table[better] - table[worse])
+            weights.append(difference)
+            folds.append(fold_of(example.group))
+    weight = np.array(weights, dtype=float)
+    if len(weight):
+        weight = weight / weight.mean()
+    return _Pairs(rows=np.array(rows).reshape(len(rows), len(names)), weights=weight, folds=np.array(folds, dtype=int))
+
+
+def _solve(rows: Any, weights: Any, prior: float) -> Any:
+    """The weights that make every better answer likely (Newton's method)."""
+    import numpy as np
+
+    found = np.zeros(rows.shape[1])
+    for _ in range(STEPS):
+        chances = 1 / (1 + np.exp(-np.clip(rows @ found, -30, 30)))
+        gradient = rows.T @ (weights * (1 - chances)) - prior * found
+        curvature = (rows * (weights * chances * (1 - chances))[:, None]).T @ rows + prior * np.eye(len(found))
+        step = np.linalg.solve(curvature, gradient)
+        found = found + step
+        if float(np.abs(step).max()) < 1e-6:
+            break
+    return found
+
+
+def _held_out(pairs: _Pairs, prior: float) -> tuple[Any, list[Any]]:
+    """Each pair's margin by weights fitted without its fold, and those weights per fold."""
+    import numpy as np
+
+    margins, found = np.zeros(len(pairs.rows)), []
+    for fold in range(FOLDS):
+        left_out = pairs.folds == fold
+        found.append(_solve(pairs.rows[~left_out], pairs.weights[~left_out], prior))
+        margins[left_out] = pairs.rows[left_out] @ found[-1]
+    return margins, found
+
+
+def _loss(margins: Any, weights: Any) -> float:
+    import numpy as np
+
+    return float((weights * np.logaddexp(0, -margins)).mean())
+
+
+def _temperature(margins: Any, weights: Any) -> float:
+    """What the margins must be multiplied with to be log odds; never 0, never sharper than three times."""
+    import numpy as np
+
+    tried = np.geomspace(0.05, 3.0, 60)
+    return float(min(tried, key=lambda value: _loss(margins * value, weights)))
+
+
+def _strengths(
+    examples: Sequence[Example], names: Sequence[str], by_fold: Sequence[Any]
+) -> tuple[tuple[float, ...], ...]:
+    models = [Weights(weights=dict(zip(names, map(float, row), strict=True))) for row in by_fold]
+    return tuple(
+        tuple(models[fold_of(example.group)].strength(row) for row in example.features) for example in examples
+    )
+
+
+def chance(margin: float) -> float:
+    """The probability that a difference in log odds stands for."""
+    return 1 / (1 + math.exp(-max(-30.0, min(30.0, margin))))
+
+
+def calibration(margins: Sequence[float], groups: Sequence[str]) -> dict[str, Any]:
+    """How far held-out chances can be believed: share of pairs right with its interval, Brier score, reliability.
+
+    `margins` are the log odds given to the answer that was better. A bin holds pairs by the chance of their favourite:
+    how sure the model was on average, and how often it was right.
+    """
+    chances = [chance(margin) for margin in margins]
+    count = max(1, len(chances))
+    right = sum((value > 0.5) + 0.5 * (value == 0.5) for value in chances) / count
+    # Pairs of one group are not independent: its size is what an interval may count on at least.
+    error = math.sqrt(max(right * (1 - right), 1e-9) / max(1, min(count, len(set(groups)))))
+    bins: list[list[tuple[float, bool]]] = [[] for _ in range(BINS)]
+    for value in chances:
+        sure = max(value, 1 - value)
+        bins[min(BINS - 1, int((sure - 0.5) * 2 * BINS))].append((sure, value > 0.5))
+    return {
+        "accuracy": right,
+        "accuracy_interval": [max(0.0, right - 1.96 * error), min(1.0, right + 1.96 * error)],
+        "brier": sum((1 - value) ** 2 for value in chances) / count,
+        "reliability": [
+            {
+                "pairs": len(held),
+                "sure": sum(sure for sure, _ in held) / len(held),
+                "right": sum(hit for _, hit in held) / len(held),
+            }
+            for held in bins
+            if held
+        ],
+    }
