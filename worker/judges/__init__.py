@@ -73,12 +73,14 @@ class Judge(ABC):
 #: method in models.toml → "module:class"
 METHODS = {
     "cascade": "worker.judges.cascade:Cascade",
+    "checks": "worker.judges.checks:Checks",
     "choice": "worker.judges.choice:Choice",
     "consensus": "worker.judges.consensus:Consensus",
     "jury": "worker.judges.jury:Jury",
     "llm": "worker.judges.choice:Choice",
     "llm_consensus": "worker.judges.listwise:LLMConsensus",
     "llm_pairwise": "worker.judges.pairwise:Pairwise",
+    "llm_rubric": "worker.judges.rubric:Rubric",
     "nll": "worker.judges.nll:NLL",
     "scripted": "worker.judges.scripted:ScriptedJudge",
 }

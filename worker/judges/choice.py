@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from worker.judges import Decision, Judge
 from worker.judges.prompting import JudgeParams, checked_prompt, escape_tags, needed_model, render
-from worker.judges.ranking import distinct_texts, excerpt, ranked, softmax, unanimous
+from worker.judges.ranking import excerpt, ranked, softmax, unanimous
+from worker.judges.reading import Reading, read_answers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,15 +50,16 @@ class Choice(Judge):
     def decide(self, question: Question) -> Decision:
         """Rank the answers. Raises what the language model raises, and `ValueError` for more than 26
         texts."""
-        texts = distinct_texts(question, self._params.max_answer_characters)
-        orders = self._ask(question, list(texts)) if len(texts) > 1 else []
+        reading = read_answers(question, self._params.max_answer_characters, self._params.hostile)
+        texts = reading.texts
+        orders = self._ask(question, reading) if len(texts) > 1 else []
         shares = dict.fromkeys(texts, 1.0)
         if orders:
             means = [sum(order["logprobs"][text] for order in orders) / len(orders) for text in texts]
             shares = dict(zip(texts, softmax(means), strict=True))
         scores = dict.fromkeys((answer.id for answer in question.answers), EMPTY)
         scores |= {answer.id: shares[text] for text, same in texts.items() for answer in same}
-        return Decision(
+        decision = Decision(
             ranking=ranked(question, scores),
             scores=scores,
             reason=_reason(orders, texts, shares) if orders else unanimous(question, texts),
@@ -67,21 +69,23 @@ class Choice(Judge):
             orders=tuple(_kept(order, texts) for order in orders),
             confidence=max(shares.values()) if texts else None,
         )
+        return reading.noted(decision)
 
-    def _ask(self, question: Question, texts: list[str]) -> list[dict[str, Any]]:
+    def _ask(self, question: Question, reading: Reading) -> list[dict[str, Any]]:
+        texts = list(reading.texts)
         if len(texts) > len(ascii_uppercase):
             raise ValueError(f"{len(texts)} different answers are more than there are letters")
         letters = list(ascii_uppercase[: len(texts)])
         orders = [texts[turn:] + texts[:turn] for turn in range(len(texts))]
-        prompts = [self._prompt(question, letters, order) for order in orders]
+        prompts = [self._prompt(question, letters, order, reading) for order in orders]
         read = self._model.option_logprobs(prompts, letters)
         return [
             {"prompt": prompt, "logprobs": dict(zip(order, row, strict=True))}
             for prompt, order, row in zip(prompts, orders, read, strict=True)
         ]
 
-    def _prompt(self, question: Question, letters: Sequence[str], order: Sequence[str]) -> str:
-        quoted = [{"letter": letter, "text": escape_tags(text)} for letter, text in zip(letters, order, strict=True)]
+    def _prompt(self, question: Question, letters: Sequence[str], order: Sequence[str], reading: Reading) -> str:
+        quoted = [{"letter": letter, "text": reading.shown(text)} for letter, text in zip(letters, order, strict=True)]
         return render(
             self._params.prompt,
             capability=question.capability,

@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from worker.judges import Decision, Judge
-from worker.judges.ranking import by_rank, distinct_texts, excerpt, ranked, unanimous
-from worker.judges.similarity import Similarity, final_answer, marked_answer, matrix
+from worker.judges.ranking import by_rank, excerpt, ranked, unanimous
+from worker.judges.reading import Hostile, read_answers
+from worker.judges.similarity import Similarity, final_answer, marked_answer, matrix, needed_encoder
 from worker.params import Params, checked_params
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from db.registry import JudgeEntry
-    from worker.backends import LanguageModel
+    from worker.backends import Backend, LanguageModel
     from worker.judges import Answer, Question
 
 EMPTY = -1.0  # the score of an empty answer, which neither votes nor counts
@@ -38,6 +39,7 @@ class ConsensusParams(Params):
     answers: Literal["auto", "closed", "open"] = "auto"
     similarity: Similarity = "words"  # of open answers
     max_answer_characters: int = Field(20_000, ge=1)
+    hostile: Hostile = "remove"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,19 +54,23 @@ class Agreement:
 class Consensus(Judge):
     """Ranks by agreement."""
 
-    def __init__(self, entry: JudgeEntry, language_model: LanguageModel | None) -> None:
+    def __init__(
+        self, entry: JudgeEntry, language_model: LanguageModel | None, embedder: Backend | None = None
+    ) -> None:
         super().__init__(entry, language_model)
         self._params = checked_params(entry, ConsensusParams)
+        self._encoder = needed_encoder(entry, self._params.similarity, embedder)
 
     def decide(self, question: Question) -> Decision:
         """Rank the answers by votes or by similarity; equal ones by rank."""
-        texts = distinct_texts(question, self._params.max_answer_characters)
+        reading = read_answers(question, self._params.max_answer_characters, self._params.hostile)
+        texts = reading.texts
         found = Agreement(scores=dict.fromkeys(texts, 1.0), reason="", kept={})
         if len(texts) > 1:
             found = self._vote(texts) if self._are_closed(texts) else self._medoid(texts)
         scores = dict.fromkeys((answer.id for answer in question.answers), EMPTY)
         scores |= {answer.id: found.scores[text] for text, same in texts.items() for answer in same}
-        return Decision(
+        decision = Decision(
             ranking=ranked(question, scores),
             scores=scores,
             reason=found.reason or unanimous(question, texts),
@@ -72,6 +78,7 @@ class Consensus(Judge):
             orders=(found.kept,) if found.kept else (),
             confidence=max(found.scores.values(), default=None),
         )
+        return reading.noted(decision)
 
     def _are_closed(self, texts: Collection[str]) -> bool:
         if self._params.answers != "auto":
@@ -95,7 +102,7 @@ class Consensus(Judge):
 
     def _medoid(self, texts: Mapping[str, list[Answer]]) -> Agreement:
         """Mean similarity of each text to the other answers, equal ones counted as often as they were given."""
-        near = matrix(list(texts), self._params.similarity)
+        near = matrix(list(texts), self._params.similarity, self._encoder)
         given = [len(same) for same in texts.values()]
         means: dict[str, float] = {}
         for row, text in zip(near, texts, strict=True):

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from worker.judges.choice import Choice
 from worker.judges.prompting import JudgeParams, checked_prompt
-from worker.judges.similarity import Similarity, matrix
+from worker.judges.similarity import Similarity, matrix, needed_encoder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from db.registry import JudgeEntry
-    from worker.backends import LanguageModel
+    from worker.backends import Backend, LanguageModel
 
 
 class LLMConsensusParams(JudgeParams):
@@ -31,15 +31,18 @@ class LLMConsensusParams(JudgeParams):
 class LLMConsensus(Choice):
     """Ranks by the probability that the model, shown the similarities, names an answer's letter."""
 
-    def __init__(self, entry: JudgeEntry, language_model: LanguageModel | None) -> None:
+    def __init__(
+        self, entry: JudgeEntry, language_model: LanguageModel | None, embedder: Backend | None = None
+    ) -> None:
         super().__init__(entry, language_model)
         self._similarity = checked_prompt(entry, LLMConsensusParams).similarity
+        self._encoder = needed_encoder(entry, self._similarity, embedder)
 
     def _checked(self, entry: JudgeEntry) -> JudgeParams:
         return checked_prompt(entry, LLMConsensusParams)
 
     def _beside(self, order: Sequence[str]) -> dict[str, Any]:
-        rows = matrix(order, self._similarity)
+        rows = matrix(order, self._similarity, self._encoder)
         letters = ascii_uppercase[: len(order)]
         return {
             "letters": letters,

@@ -18,7 +18,8 @@ from pydantic import Field
 
 from worker.judges import Decision, Judge
 from worker.judges.prompting import JudgeParams, checked_prompt, needed_model, render
-from worker.judges.ranking import distinct_texts, excerpt, ranked, softmax, unanimous
+from worker.judges.ranking import excerpt, ranked, softmax, unanimous
+from worker.judges.reading import read_answers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,7 +54,8 @@ class NLL(Judge):
 
     def decide(self, question: Question) -> Decision:
         """Rank the answers. Raises what the language model raises."""
-        texts = distinct_texts(question, self._params.max_answer_characters)
+        reading = read_answers(question, self._params.max_answer_characters, self._params.hostile)
+        texts = reading.texts
         prompt = render(
             self._params.prompt,
             capability=question.capability,
@@ -71,7 +73,7 @@ class NLL(Judge):
             for text, same in texts.items()
         ]
         chances = softmax([self._params.sharpness * value for value in likely.values()]) if texts else []
-        return Decision(
+        decision = Decision(
             ranking=ranked(question, scores),
             scores=scores,
             reason=self._reason(texts, likely) if logprobs else unanimous(question, texts),
@@ -81,6 +83,7 @@ class NLL(Judge):
             orders=({"prompt": prompt, "read": read},) if logprobs else (),
             confidence=max(chances, default=None),
         )
+        return reading.noted(decision)
 
     def _length(self, text: str) -> int:
         if self._params.per == "character":

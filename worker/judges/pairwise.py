@@ -16,7 +16,8 @@ from pydantic import Field
 
 from worker.judges import Decision, Judge
 from worker.judges.prompting import JudgeParams, checked_prompt, escape_tags, needed_model, render
-from worker.judges.ranking import by_rank, distinct_texts, excerpt, unanimous
+from worker.judges.ranking import by_rank, excerpt, unanimous
+from worker.judges.reading import Reading, read_answers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,18 +73,19 @@ class Pairwise(Judge):
 
     def decide(self, question: Question) -> Decision:
         """Rank the answers. Raises what the language model raises."""
-        texts = distinct_texts(question, self._params.max_answer_characters)
+        reading = read_answers(question, self._params.max_answer_characters, self._params.hostile)
+        texts = reading.texts
         if len(texts) <= self._params.round_robin:
-            order, compared = self._all_meet_all(question, list(texts))
+            order, compared = self._all_meet_all(question, reading)
             points = {text: _share(text, compared) for text in order}
         else:
-            order, compared = self._bubble_pass(question, list(texts))
+            order, compared = self._bubble_pass(question, reading)
             points = {text: 1 - place / len(order) for place, text in enumerate(order)}
         scores = dict.fromkeys((answer.id for answer in question.answers), EMPTY)
         scores |= {answer.id: points[text] for text, same in texts.items() for answer in same}
         best_first = [answer.id for text in order for answer in texts[text]]
         names = {text: [answer.model for answer in same] for text, same in texts.items()}
-        return Decision(
+        decision = Decision(
             ranking=(*best_first, *(answer.id for answer in by_rank(question.answers) if answer.id not in best_first)),
             scores=scores,
             reason=self._reason(order[0], names[order[0]], compared) if compared else unanimous(question, texts),
@@ -93,32 +95,34 @@ class Pairwise(Judge):
             orders=tuple(self._kept(comparison, names) for comparison in compared),
             confidence=_share(order[0], compared) if order else None,
         )
+        return reading.noted(decision)
 
-    def _compare(self, question: Question, first: str, second: str) -> Comparison:
-        prompts = self._prompt(question, (first, second)), self._prompt(question, (second, first))
+    def _compare(self, question: Question, reading: Reading, first: str, second: str) -> Comparison:
+        prompts = tuple(self._prompt(question, reading, order) for order in ((first, second), (second, first)))
         rows = self._model.option_logprobs(prompts, LETTERS)
         return Comparison(
             first=first,
             second=second,
             standing_first=rows[0][0] - rows[0][1],
             standing_second=rows[1][1] - rows[1][0],
-            prompts=prompts,
+            prompts=(prompts[0], prompts[1]),
         )
 
-    def _prompt(self, question: Question, order: Sequence[str]) -> str:
+    def _prompt(self, question: Question, reading: Reading, order: Sequence[str]) -> str:
         return render(
             self._params.prompt,
             capability=question.capability,
             instruction=question.instruction,
             request=escape_tags(question.request.strip()[: self._params.max_request_characters]),
             answers=[
-                {"letter": letter, "text": escape_tags(text)} for letter, text in zip(LETTERS, order, strict=True)
+                {"letter": letter, "text": reading.shown(text)} for letter, text in zip(LETTERS, order, strict=True)
             ],
         )
 
-    def _all_meet_all(self, question: Question, texts: list[str]) -> tuple[list[str], list[Comparison]]:
+    def _all_meet_all(self, question: Question, reading: Reading) -> tuple[list[str], list[Comparison]]:
         """The texts, best first, and every comparison of two of them."""
-        compared = [self._compare(question, *pair) for pair in combinations(texts, 2)]
+        texts = list(reading.texts)
+        compared = [self._compare(question, reading, *pair) for pair in combinations(texts, 2)]
         by_margin = self._params.ties == "margin"
 
         def strength(text: str) -> tuple[float, float]:
@@ -126,12 +130,13 @@ class Pairwise(Judge):
 
         return sorted(texts, key=strength, reverse=True), compared  # a stable sort: equals keep their rank
 
-    def _bubble_pass(self, question: Question, texts: list[str]) -> tuple[list[str], list[Comparison]]:
+    def _bubble_pass(self, question: Question, reading: Reading) -> tuple[list[str], list[Comparison]]:
         """The texts after one pass from the last to the first, and its comparisons."""
+        texts = list(reading.texts)
         compared: list[Comparison] = []
         for place in range(len(texts) - 1, 0, -1):
             ahead, behind = texts[place - 1], texts[place]
-            comparison = self._compare(question, ahead, behind)
+            comparison = self._compare(question, reading, ahead, behind)
             compared.append(comparison)
             tied = comparison.outcome == 0.5
             if comparison.outcome == 0 or (tied and self._params.ties == "margin" and comparison.margin < 0):

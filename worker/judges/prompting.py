@@ -6,7 +6,6 @@ was asked.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,25 +13,28 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateNotFo
 from pydantic import Field
 
 from db.errors import RegistryError
+from worker.judges.reading import Hostile, escape_tags
 from worker.params import Params, checked_params
 
 if TYPE_CHECKING:
     from db.registry import JudgeEntry
     from worker.backends import LanguageModel
 
+__all__ = ["JudgeParams", "checked_prompt", "escape_tags", "needed_model", "render"]
+
 FOLDER = Path(__file__).parent / "prompts"
 # Plain text for a language model: nothing is escaped for HTML, `escape_tags` guards the quotes.
 ENVIRONMENT = Environment(loader=FileSystemLoader(FOLDER), undefined=StrictUndefined, autoescape=False)  # noqa: S701
-TAG = re.compile(r"<(?=\s*/?\s*(?:answer|task)\b)", re.IGNORECASE)
 
 
 class JudgeParams(Params):
     """`params` that every judge with a prompt takes. Longer texts are cut to the limit, every answer
-    alike."""
+    alike; `hostile` is what becomes of text that is aimed at the judge (`worker.judges.reading`)."""
 
     prompt: str
     max_answer_characters: int = Field(1200, ge=1)
     max_request_characters: int = Field(4000, ge=0)
+    hostile: Hostile = "remove"
 
 
 P = TypeVar("P", bound=JudgeParams)
@@ -61,8 +63,3 @@ def needed_model(entry: JudgeEntry, language_model: LanguageModel | None) -> Lan
 def render(version: str, **values: Any) -> str:
     """The prompt of a version, filled in."""
     return ENVIRONMENT.get_template(f"{version}.j2").render(**values).strip()
-
-
-def escape_tags(text: str) -> str:
-    """The text, unable to close the quotes that it stands in or to open others."""
-    return TAG.sub("&lt;", text)

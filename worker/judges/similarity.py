@@ -1,18 +1,28 @@
 """How alike two answers are, from 0 to 1, and what answer a text comes to; no model is asked.
 
 `words` and `characters` are one minus the edit distance over the longer text's length: of words for speech and prose,
-of characters for text in pictures. `answer` is 1 where both texts come to the same final answer.
+of characters for text in pictures. `answer` is 1 where both texts come to the same final answer. `meaning` is the
+cosine of the vectors that a sentence embedder gives: for open prose, where the same is said in other words.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from db.errors import RegistryError
+from worker.planners.similarity import Embedded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
 
-Similarity = Literal["words", "characters", "answer"]
+    from db.registry import JudgeEntry
+    from worker.backends import Backend
+    from worker.planners.similarity import Encoder
+
+Similarity = Literal["words", "characters", "answer", "meaning"]
+
+T = TypeVar("T")
 
 SHORT = 4  # words: a text this short is its own answer
 NUMBER = re.compile(r"[-+]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)%?")
@@ -98,11 +108,26 @@ MEASURES: Mapping[Similarity, Callable[[str, str], float]] = {
 }
 
 
-def matrix(texts: Sequence[str], similarity: Similarity) -> list[list[float]]:
-    """Every text against every other; symmetric, 1 on the diagonal."""
-    measure = MEASURES[similarity]
-    rows = [[1.0] * len(texts) for _ in texts]
-    for row, text in enumerate(texts):
+def needed_encoder(entry: JudgeEntry, similarity: Similarity, embedder: Backend | None) -> Encoder | None:
+    """What `meaning` is compared with; None for other measures. Raises `RegistryError` where no embedder is named."""
+    if similarity != "meaning":
+        return None
+    if embedder is None:
+        raise RegistryError(f"judges.{entry.name}.params.similarity = 'meaning' needs judges.{entry.name}.embedder.")
+    return Embedded(embedder)
+
+
+def matrix(texts: Sequence[str], similarity: Similarity, encoder: Encoder | None = None) -> list[list[float]]:
+    """Every text against every other; symmetric, 1 on the diagonal. `meaning` needs the encoder."""
+    if encoder is None:
+        return _every_pair(texts, MEASURES[similarity])
+    vectors = encoder.encode(texts)
+    return _every_pair(vectors, lambda first, second: max(0.0, min(1.0, encoder.alike(first, second))))
+
+
+def _every_pair(items: Sequence[T], measure: Callable[[T, T], float]) -> list[list[float]]:
+    rows = [[1.0] * len(items) for _ in items]
+    for row, item in enumerate(items):
         for column in range(row):
-            rows[row][column] = rows[column][row] = measure(text, texts[column])
+            rows[row][column] = rows[column][row] = measure(item, items[column])
     return rows

@@ -1,0 +1,235 @@
+"""Checks of an answer that need no model: does it parse, is it as long as asked, does it mention what it must.
+
+An answer is read and never run. A check says how far it is met, 0 to 1.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+import re
+import unicodedata
+from abc import ABC, abstractmethod
+from datetime import date, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
+
+from worker.judges.language import LANGUAGES, language_of
+from worker.params import Params
+
+EXAMINED = 100_000  # characters; a longer answer is checked as far as that, and its length as it is
+DEEPEST = 50  # brackets in brackets: deeper ones can bring a parser down
+FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.DOTALL)
+OPENING, CLOSING = "([{", ")]}"
+
+
+def _compiles(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"it is no regular expression: {error}") from None
+    return pattern
+
+
+def _known_language(given: str) -> str:
+    if given not in LANGUAGES:
+        raise ValueError(f"it is none of {', '.join(sorted(LANGUAGES))}")
+    return given
+
+
+class Check(Params, ABC):
+    """One check. Without `weight` it is hard: an answer that does not meet it cannot win."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    weight: Annotated[float, Field(gt=0)] | None = None
+
+    @abstractmethod
+    def met(self, text: str) -> float:
+        """How far an answer meets it; 1 is wholly."""
+
+
+class Parses(Check):
+    """It is JSON, alone or in one code fence; with `schema`, JSON of that JSON schema."""
+
+    check: Literal["json"]
+    json_schema: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
+
+    @model_validator(mode="after")
+    def _is_a_schema(self) -> Parses:
+        if self.json_schema is not None:
+            from jsonschema import Draft202012Validator, SchemaError
+
+            try:
+                Draft202012Validator.check_schema(self.json_schema)
+            except SchemaError as error:
+                raise ValueError(f"it is no JSON schema: {error.message}") from None
+        return self
+
+    def met(self, text: str) -> float:
+        try:
+            value = json.loads(unfenced(text), parse_constant=_no_number) if _is_shallow(text) else None
+        except (ValueError, RecursionError):
+            return 0.0
+        if not _is_shallow(text) or self.json_schema is None:
+            return float(_is_shallow(text))
+        from jsonschema import Draft202012Validator
+
+        return float(Draft202012Validator(self.json_schema).is_valid(value))
+
+
+class IsNumber(Check):
+    """It is one number, with blanks and a unit of currency or per cent around it at most, within the bounds."""
+
+    check: Literal["number"]
+    least: float = -math.inf
+    most: float = math.inf
+
+    def met(self, text: str) -> float:
+        try:
+            value = float(text.strip().strip("$€£%").strip().replace(",", ""))
+        except ValueError:
+            return 0.0
+        return float(math.isfinite(value) and self.least <= value <= self.most)
+
+
+class IsDate(Check):
+    """It is a date in one of the formats, as in Python's `strftime`; `iso` is YYYY-MM-DD."""
+
+    check: Literal["date"]
+    formats: Annotated[tuple[str, ...], Field(min_length=1)] = ("iso",)
+
+    def met(self, text: str) -> float:
+        return float(any(_is_date(text.strip(), form) for form in self.formats))
+
+
+class IsLanguage(Check):
+    """It is written in the language, named by its two letters. A text too short to tell meets it."""
+
+    check: Literal["language"]
+    language: Annotated[str, AfterValidator(_known_language)]
+
+    def met(self, text: str) -> float:
+        return float(language_of(text[:EXAMINED]) in {None, self.language})
+
+
+class Length(Check):
+    """It has so many characters, words or sentences; weighted, it is met the less the further off it is."""
+
+    check: Literal["length"]
+    of: Literal["characters", "words", "sentences"] = "words"
+    least: Annotated[int, Field(ge=0)] = 0
+    most: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _can_be_met(self) -> Length:
+        if self.most is not None and self.most < self.least:
+            raise ValueError(f"most = {self.most} is under least = {self.least}")
+        return self
+
+    def met(self, text: str) -> float:
+        count = _count(text.strip(), self.of)
+        if count < self.least:
+            return count / self.least if self.weight is not None else 0.0
+        if self.most is not None and count > self.most:
+            return self.most / count if self.weight is not None else 0.0
+        return 1.0
+
+
+class Mentions(Check):
+    """It says each of these, as whole words, in upper or lower case; weighted, the share of them counts.
+
+    An inner list is alternatives, one of which is enough. With `never` it says none of them.
+    """
+
+    check: Literal["mentions"]
+    texts: Annotated[tuple[str | tuple[str, ...], ...], Field(min_length=1)]
+    never: bool = False
+
+    def met(self, text: str) -> float:
+        said = [any(_says(text, one) for one in _alternatives(wanted)) for wanted in self.texts]
+        share = sum(one != self.never for one in said) / len(said)
+        return share if self.weight is not None else float(share == 1)
+
+
+class Matches(Check):
+    """It matches a regular expression somewhere; with `whole`, from end to end."""
+
+    check: Literal["matches"]
+    pattern: Annotated[str, AfterValidator(_compiles)]
+    whole: bool = False
+
+    def met(self, text: str) -> float:
+        search = re.fullmatch if self.whole else re.search
+        return float(search(self.pattern, text[:EXAMINED].strip(), re.DOTALL) is not None)
+
+
+class IsPython(Check):
+    """Its code fences, or all of it where it has none, parse as Python. Nothing is run."""
+
+    check: Literal["python"]
+
+    def met(self, text: str) -> float:
+        code = "\n".join(FENCE.findall(text[:EXAMINED])) or text[:EXAMINED]
+        if not code.strip() or not _is_shallow(code):
+            return 0.0
+        try:
+            ast.parse(code)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return 0.0
+        return 1.0
+
+
+AnyCheck = Annotated[
+    Parses | IsNumber | IsDate | IsLanguage | Length | Mentions | Matches | IsPython, Field(discriminator="check")
+]
+
+
+def unfenced(text: str) -> str:
+    """What stands in the only code fence of a text that is nothing else; else the text."""
+    bare = text.strip()
+    fence = FENCE.fullmatch(bare)
+    return fence[1] if fence else bare
+
+
+def _is_shallow(text: str) -> bool:
+    """Whether few brackets stand in brackets, counted without regard to quotes: a text of many is refused unread."""
+    depth = 0
+    for mark in text[:EXAMINED]:
+        depth += (mark in OPENING) - (mark in CLOSING)
+        if depth > DEEPEST:
+            return False
+    return len(text) <= EXAMINED
+
+
+def _no_number(word: str) -> float:
+    raise ValueError(f"{word} is not JSON")
+
+
+def _is_date(text: str, form: str) -> bool:
+    try:
+        if form == "iso":
+            return date.fromisoformat(text).isoformat() == text
+        datetime.strptime(text, form)  # noqa: DTZ007 - only whether it can be read
+    except ValueError:
+        return False
+    return True
+
+
+def _count(text: str, of: str) -> int:
+    if of == "characters":
+        return len(text)
+    if of == "words":
+        return len(text.split())
+    return len([part for part in re.split(r"[.!?]+(?:\s|$)", text) if part.strip()])
+
+
+def _alternatives(wanted: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (wanted,) if isinstance(wanted, str) else wanted
+
+
+def _says(text: str, wanted: str) -> bool:
+    said, sought = (" ".join(unicodedata.normalize("NFKC", one).casefold().split()) for one in (text, wanted))
+    return re.search(rf"(?<!\w){re.escape(sought)}(?!\w)", said) is not None

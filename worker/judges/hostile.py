@@ -1,0 +1,174 @@
+"""Text in an answer that speaks to its judge instead of to its reader: found sentence by sentence, by patterns.
+
+An answer may say that it is the best, give itself a verdict, close the quotes that it stands in, play another turn of
+the chat, hide orders in comments, in letters that nobody sees or in base64, or repeat itself until it reads as fluent.
+A sentence is found where it does that in so many words, in English or a dozen other languages, also spelled backwards,
+spaced out, in look-alike letters or in ROT13. What is found is named by family; `others` is what a reader would miss.
+
+The patterns (`hostile-1.toml`) are conservative: FPTEXT
+A filler that says nothing about the answer or the judge is not found.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import tomllib
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+from string import ascii_lowercase
+
+from worker.judges.spelling import UNSEEN, folded, unspaced, without_leet
+
+EXAMINED = 50_000  # characters of an answer; what comes after is left out of what a judge reads
+LONGEST = 1_500  # characters of a sentence that patterns look at
+SEGMENT = re.compile(r".+?(?:[.!?]+[\"'”)\]*_]*(?=\s|\Z)|(?=\n)|[。\uff01\uff1f]+|\Z)\s*", re.DOTALL)
+COMMENT = re.compile(r"<!--.*?(?:-->|\Z)|\[//\]:\s*#\s*\([^\n]*\)?", re.DOTALL)
+BASE64 = re.compile(r"(?<![\w/+.-])[A-Za-z0-9+/]{24,}={0,2}(?![\w/+=-])")
+HEX = re.compile(r"(?<!\w)(?:0x)?(?:[0-9a-fA-F]{2}[ ]?){16,}(?!\w)")
+SAME_CHARACTER = re.compile(r"([^\s\d.\-=_*#|+~])\1{11,}")
+SAME_WORDS = re.compile(r"(\b\w[^\n]{1,79}?[\s,;.!]+)\1{3,}")
+#: Marks of a chat, of our prompts, of an end that is none: taken out wherever they stand.
+MARKUP = re.compile(
+    r"<\|[^\n|>]{1,40}\|>|</?s>|\[/?INST\]|<</?SYS>>"
+    r"|<\s*/?\s*(?:answer|task|system|user|assistant|instructions?|judge|verdict|candidate|response|output|data|quote|"
+    r"evaluation|winner|result)\b[^<>\n]{0,80}>"
+    r"|^[ \t>#*=-]*(?:begin|end|start)(?: of)?(?: the)? (?:answers?|responses?|data|quotes?|quoted (?:text|data)|input|"
+    r"output|candidates?|task|document|transcript|context)\b[ \t#*=:.-]*$"
+    r"|^[ \t#*\[(]*(?:system|judge|evaluator|grader|admin|developer)(?: (?:message|prompt|note|turn))?"
+    r"[\])* \t]*:[^\n]*$",
+    re.IGNORECASE | re.MULTILINE,
+)
+PATTERNS = "hostile-1"
+ROT13 = str.maketrans(ascii_lowercase, ascii_lowercase[13:] + ascii_lowercase[:13])
+WORDS_OF_A_COPY = 4  # a shorter sentence may well come twice
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """A part of an answer that is aimed at its judge: the family, and the text itself."""
+
+    family: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examined:
+    """An answer's text in two: what was found, and what is left without it."""
+
+    found: tuple[Finding, ...]
+    others: str
+
+    @property
+    def families(self) -> list[str]:
+        """Families found, each once."""
+        return list(dict.fromkeys(one.family for one in self.found))
+
+
+@lru_cache(maxsize=4096)
+def examine(text: str) -> Examined:
+    """Look through a text. Where nothing is found, `others` is the text."""
+    found: list[Finding] = []
+    left = text[:EXAMINED]
+    for family, pattern in (("hidden", COMMENT), ("hidden", UNSEEN), ("markup", MARKUP)):
+        left = _without(pattern, family, left, found)
+    left = _decoded(left, found)
+    kept: list[str] = []
+    seen: set[str] = set()
+    for segment in SEGMENT.findall(left):
+        why = _family(segment) or _copy(segment, seen)
+        if why is None:
+            kept.append(segment)
+        else:
+            found.append(Finding(family=why, text=segment.strip()))
+    rest = _shortened("".join(kept), found)
+    return Examined(found=tuple(found), others=rest if found else text)
+
+
+def _without(pattern: re.Pattern[str], family: str, text: str, found: list[Finding]) -> str:
+    parts = [match[0] for match in pattern.finditer(text)]
+    if not parts:
+        return text
+    found.append(Finding(family=family, text=" ".join(part.strip() for part in parts)[:LONGEST]))
+    return pattern.sub("", text)
+
+
+def _decoded(text: str, found: list[Finding]) -> str:
+    """The text without runs of base64 or hexadecimal digits that stand for readable text."""
+
+    def replaced(match: re.Match[str]) -> str:
+        said = _readable(match[0])
+        if said is None:
+            return match[0]
+        found.append(Finding(family="encoded", text=said))
+        return ""
+
+    return HEX.sub(replaced, BASE64.sub(replaced, text))
+
+
+def _readable(run: str) -> str | None:
+    for from_digits in (_from_hex, _from_base64):
+        try:
+            said = from_digits(run).decode("ascii")
+        except (binascii.Error, ValueError):
+            continue
+        if " " in said and said.isprintable():
+            return said
+    return None
+
+
+def _from_hex(run: str) -> bytes:
+    return bytes.fromhex(run.removeprefix("0x").strip())
+
+
+def _from_base64(run: str) -> bytes:
+    return base64.b64decode(run, validate=True)
+
+
+def _family(segment: str) -> str | None:
+    """The family of a sentence, in the first spelling that gives it away."""
+    plain = folded(segment[:LONGEST])
+    family = named(plain)
+    if family is not None:
+        return family
+    for spelling in (unspaced(plain), without_leet(plain), plain.translate(ROT13), plain[::-1]):
+        if spelling != plain and named(spelling) is not None:
+            return "encoded"
+    return None
+
+
+def named(sentence: str) -> str | None:
+    """The family whose pattern matches a sentence in lower case."""
+    return next((family for family, pattern in _families() if pattern.search(sentence)), None)
+
+
+@cache
+def _families() -> list[tuple[str, re.Pattern[str]]]:
+    read = tomllib.loads((Path(__file__).parent / f"{PATTERNS}.toml").read_text(encoding="utf-8"))
+    words = dict(read["words"])
+    return [
+        (family, re.compile("|".join(re.sub(r"<(\w+)>", lambda word: words[word[1]], source) for source in sources)))
+        for family, sources in read["families"].items()
+    ]
+
+
+def _copy(segment: str, seen: set[str]) -> str | None:
+    words = re.findall(r"\w+", segment.casefold())
+    if len(words) < WORDS_OF_A_COPY:
+        return None
+    same = " ".join(words)
+    if same in seen:
+        return "repeated"
+    seen.add(same)
+    return None
+
+
+def _shortened(text: str, found: list[Finding]) -> str:
+    """The text with runs of one character or of the same words written once."""
+    for pattern, once in ((SAME_CHARACTER, r"\1\1\1"), (SAME_WORDS, r"\1")):
+        runs = [match[0] for match in pattern.finditer(text)]
+        found.extend(Finding(family="repeated", text=run[:LONGEST]) for run in runs)
+        text = pattern.sub(once, text)
+    return text
