@@ -4,9 +4,9 @@
 be left out is the models, and everything after them; `input` is a text, or `{"text", "attachments"}`.
 
 `{"instruction", "input", "output_1", "output_2", "label"}`, as published sets of pairs have it: label 1 or 2 says which
-is better, 0 that neither is. `human`, the labels of several people, stands for a label where most of them agree;
-`model_1` or `system_1` names who said `output_1`; `source` or `question` stands for an instruction; other fields are
-passed over.
+is better, 0 that neither is, as where both are the same. `human`, the labels of several people, stands for a label
+where most of them agree; `model_1` or `system_1` names who said `output_1`; `source` or `question` stands for an
+instruction; other fields are passed over.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from db.registry import Capability
 from worker.cleaning import clean_json
 
 FIELDS = ("capability", "input", "better", "worse", "annotator", "group", "origin", "id")
-SHOWN = 10  # bad lines that an error names
+SHOWN = 10  # reasons that an error gives, and lines that it names for each
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 _CAPABILITY: TypeAdapter[str] = TypeAdapter(Capability)
@@ -45,21 +45,32 @@ def read_labels(lines: Iterable[str], defaults: Mapping[str, Any]) -> Labels:
 
     Raises `InvalidRequest`, which names the bad lines (the first is 1): a file is right as a whole or not stored.
     """
-    preferences, ties, bad = [], 0, []
+    preferences, ties = [], 0
+    bad: dict[str, list[int]] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             preference = _preference(line, defaults)
         except InvalidRequest as error:
-            bad.append(f"Line {number}: {error}")
+            bad.setdefault(str(error), []).append(number)
         else:
             preferences += [preference] if preference else []
             ties += preference is None
     if bad:
-        more = f"\nand {len(bad) - SHOWN} more." if len(bad) > SHOWN else ""
-        raise InvalidRequest("\n".join(bad[:SHOWN]) + more)
+        raise InvalidRequest(_sentences(bad))
     return Labels(preferences=preferences, ties=ties)
+
+
+def _sentences(bad: Mapping[str, list[int]]) -> str:
+    said = []
+    for reason, numbers in list(bad.items())[:SHOWN]:
+        more = f" and {len(numbers) - SHOWN} more" if len(numbers) > SHOWN else ""
+        lines = ", ".join(map(str, numbers[:SHOWN])) + more
+        said.append(f"Line{'s' if len(numbers) > 1 else ''} {lines}: {reason}")
+    if len(bad) > SHOWN:
+        said.append(f"and {sum(map(len, list(bad.values())[SHOWN:]))} more.")
+    return "\n".join(said)
 
 
 def _preference(line: str, defaults: Mapping[str, Any]) -> NewPreference | None:
@@ -72,8 +83,6 @@ def _preference(line: str, defaults: Mapping[str, Any]) -> NewPreference | None:
     said = _of_pair(read) if "output_1" in read or "output_2" in read else _of_preference(read)
     if said is None:
         return None
-    if said["better"].text == said["worse"].text:
-        raise InvalidRequest("both outputs are the same, word for word: neither is better.")
     given = {field: value for field in FIELDS if (value := read.get(field, defaults.get(field))) is not None}
     return NewPreference(
         **said,
@@ -100,7 +109,10 @@ def _of_preference(read: dict[str, Any]) -> dict[str, Any]:
     text = given.get("text", "")
     if not isinstance(text, str) or not (text or files):
         raise InvalidRequest("input says nothing: it takes a text or attachments.")
-    return {"text": text, "attachments": tuple(files), "better": _side(read, "better"), "worse": _side(read, "worse")}
+    better, worse = _side(read, "better"), _side(read, "worse")
+    if better.text == worse.text:
+        raise InvalidRequest("both outputs are the same, word for word: neither is better.")
+    return {"text": text, "attachments": tuple(files), "better": better, "worse": worse}
 
 
 def _is_file(value: Any) -> bool:
@@ -128,7 +140,7 @@ def _of_pair(read: dict[str, Any]) -> dict[str, Any] | None:
         )
         for place in (1, 2)
     ]
-    if label == 0:
+    if label == 0 or sides[0].text == sides[1].text:
         return None
     return {"text": "\n\n".join(words), "better": sides[label - 1], "worse": sides[2 - label]}
 
@@ -140,8 +152,10 @@ def _label(read: dict[str, Any]) -> int:
             _check_label("human", said)
         label, votes = Counter(people).most_common(1)[0]
         return int(label) if 2 * votes > len(people) else 0
+    if label is None:
+        raise InvalidRequest("no label: 1 or 2 for the better output, 0 where neither is; nor a list of them as human.")
     _check_label("label", label)
-    return int(label or 0)
+    return int(label)
 
 
 def _check_label(field: str, value: Any) -> None:

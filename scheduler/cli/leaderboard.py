@@ -14,7 +14,7 @@ from scheduler.cli.output import console, harmless, print_json, seconds, table
 from scheduler.cli.times import seconds_of
 
 if TYPE_CHECKING:
-    from scheduler.leaderboard import Board, Interval, Standing
+    from scheduler.leaderboard import Board, Standing
 
 
 def register(app: typer.Typer) -> None:
@@ -37,8 +37,9 @@ def leaderboard_command(
 ) -> None:
     """The models of each capability, the strongest first, from the latest verdicts and preferences.
 
-    Strength is Bradley-Terry's in log odds: 0 is an average model, 1 more wins 73 times in 100. A win counts for every
-    model that said what the winner said; verdicts by fallback, and of a model alone, count for nobody. Intervals: 95 %.
+    Strength is Bradley-Terry's in log odds: 0 is the average of the board, 1 more wins 73 times in 100. A win counts
+    for every model that said what the winner said; verdicts by fallback, and of a model alone, count for nobody. ±, and
+    what stands in brackets, are intervals of 95 %; times are per call.
     """
     from scheduler.leaderboard import leaderboard
 
@@ -60,36 +61,43 @@ def leaderboard_command(
 
 
 def _print(board: Board) -> None:
+    """A table of the columns in which something stands."""
     console.print(harmless(board.capability), style="bold")
-    out = table(
-        "model", "strength", "win rate", "won", "preferred", "tried", "failed", "cached", "median", "p95", "tokens",
-        wrap=("strength", "win rate"),
-    )  # fmt: skip
-    for one in board.standings:
-        out.add_row(harmless(one.model), *_cells(one))
+    rows = [_cells(one) for one in board.standings]
+    shown = [name for name in rows[0] if any(row[name] for row in rows)]
+    out = table(*shown, wrap=("strength", "wins", "preferred"))
+    for row in rows:
+        out.add_row(*(row[name] for name in shown))
     console.print(out)
     console.print()
 
 
-def _cells(one: Standing) -> list[str]:
-    return [
-        _with_interval(one.strength, one.strength_interval, "+.2f"),
-        _with_interval(one.win_rate, one.win_rate_interval, ".0%"),
-        f"{one.wins} of {one.judged}" if one.judged else "",
-        f"{one.preferred} of {one.compared}" if one.compared else "",
-        str(one.tried),
-        _percent(one.failure_rate),
-        _percent(one.cached_share),
-        seconds(one.median_seconds),
-        seconds(one.p95_seconds),
-        "" if one.mean_output_tokens is None else f"{one.mean_output_tokens:.0f}",
-    ]
+def _cells(one: Standing) -> dict[str, str]:
+    return {
+        "model": harmless(one.model),
+        "strength": _strength(one),
+        "wins": _wins(one),
+        "preferred": f"{one.preferred} of {one.compared}" if one.compared else "",
+        "tried": str(one.tried) if one.tried else "",
+        "failed": _percent(one.failure_rate),
+        "cached": _percent(one.cached_share),
+        "median": seconds(one.median_seconds),
+        "p95": seconds(one.p95_seconds),
+        "tokens": "" if one.mean_output_tokens is None else f"{one.mean_output_tokens:.0f}",
+    }
 
 
-def _with_interval(value: float | None, interval: Interval | None, form: str) -> str:
-    if value is None or interval is None:
+def _strength(one: Standing) -> str:
+    if one.strength is None or one.strength_interval is None:
         return ""
-    return f"{value:{form}} ({interval[0]:{form}} to {interval[1]:{form}})"
+    return f"{one.strength:+.2f} ±{one.strength_interval[1] - one.strength:.2f}"
+
+
+def _wins(one: Standing) -> str:
+    if one.win_rate is None or one.win_rate_interval is None:
+        return ""
+    low, high = one.win_rate_interval
+    return f"{one.win_rate:.0%} ({100 * low:.0f} to {100 * high:.0f}) of {one.judged}"
 
 
 def _percent(share: float | None) -> str:

@@ -1,7 +1,9 @@
 """The leaderboard: per capability, which models win, how sure that is, and what they cost.
 
 Strengths are Bradley-Terry's in log odds, from verdicts and preferences with the weights that the selectors give them
-(`scheduler.selectors.history`): 0 is an average model, and a model 1 stronger than another beats it 73 times in 100.
+(`scheduler.selectors.history`): 0 is the average of the board's models, and a model 1 stronger than another beats it 73
+times in 100. Their intervals are those of the distance from that average: how strong all of a board's models are
+together is nothing that games between them can tell.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from sqlalchemy import Connection
 
 from db.leaderboard import Games, ModelFigures, games_between_models, known_capabilities, model_figures
 from scheduler.selectors.history import WEIGHTS
-from scheduler.selectors.strength import fit_strengths
+from scheduler.selectors.strength import Strengths, cholesky, fit_strengths, solve_lower
 
 LATEST = 10_000  # verdicts, and preferences, per capability
 Z95 = 1.959964  # standard deviations to either side that hold 95 % of a normal distribution
@@ -84,18 +86,31 @@ def board_of(capability: str, figures: Sequence[ModelFigures], games: Sequence[G
             compared[game.better] += game.count
             compared[game.worse] += game.count
     strengths = fit_strengths(wins)
+    rated = _rated(strengths)
     known = {one.model: one for one in figures}
     standings = [
         _standing(
             known.get(model) or _nothing_done(model),
-            strengths.of(model) if model in strengths.games else None,
+            rated.get(model),
             preferred=preferred[model],
             compared=compared[model],
         )
-        for model in sorted({*known, *strengths.names})
+        for model in sorted({*known, *rated})
     ]
     standings.sort(key=lambda one: (one.strength is None, -(one.strength or 0.0), one.model))
     return Board(capability=capability, standings=tuple(standings))
+
+
+def _rated(strengths: Strengths) -> dict[str, tuple[float, float]]:
+    """Distance of each model from the average of all, and the standard deviation of that distance."""
+    size = len(strengths.names)
+    average = sum(strengths.means) / size if size else 0.0
+    root = cholesky(strengths.precision)
+    found = {}
+    for place, (name, mean) in enumerate(zip(strengths.names, strengths.means, strict=True)):
+        apart = [(1.0 if place == other else 0.0) - 1.0 / size for other in range(size)]
+        found[name] = mean - average, math.hypot(*solve_lower(root, apart))
+    return found
 
 
 def _nothing_done(model: str) -> ModelFigures:

@@ -43,7 +43,7 @@ def draw(boards: Sequence[Board], form: str) -> bytes:
         axis.set_yticks(places, [_plain(model) for model, *_ in rated])
         axis.set_ylim(len(rated) - 0.5, -0.5)  # the strongest on top
         axis.set_title(_plain(capability), loc="left", fontsize=10)
-    axes[-1, 0].set_xlabel("strength in log odds, with 95 % interval; 0 is an average model")
+    axes[-1, 0].set_xlabel("strength in log odds, with 95 % interval; 0 is the average of the board")
     out = io.BytesIO()
     figure.savefig(out, format=form, dpi=150)
     return out.getvalue()

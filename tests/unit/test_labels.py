@@ -62,9 +62,11 @@ def test_a_pair_says_by_its_label_which_output_is_better(label: int, better: str
 
 
 def test_ties_are_counted_and_left_out() -> None:
-    labels = read_labels([json.dumps({**PAIR, "label": 0}), "", json.dumps(PAIR)], HERE)
+    rows = [{**PAIR, "label": 0}, {**PAIR, "output_2": "cat"}, PAIR]
 
-    assert (len(labels.preferences), labels.ties) == (1, 1)
+    labels = read_labels(["", *map(json.dumps, rows)], HERE)
+
+    assert (len(labels.preferences), labels.ties) == (1, 2)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +96,7 @@ def test_several_people_say_what_most_of_them_say(human: list[int], better: str 
         ({**SAID, "origin": ["human"]}, "origin = ['human'] must be one of"),
         ({**PAIR, "label": 3}, "label = 3 must be 1 or 2"),
         ({**PAIR, "label": True}, "label = True must be 1 or 2"),
-        ({**PAIR, "label": None}, "label = None must be 1 or 2"),
+        ({**PAIR, "label": None}, "no label: 1 or 2 for the better output"),
         ({**PAIR, "label": None, "human": [1, "2"]}, "human = '2' must be 1 or 2"),
         ({**PAIR, "instruction": ""}, "instruction must be a text that says something"),
         ({"output_1": "x", "instruction": "y", "label": 1}, "output_2 must be a text"),
@@ -107,14 +109,16 @@ def test_a_bad_line_is_refused_by_its_number(row: Any, sentence: str) -> None:
     assert sentence in str(refused.value)
 
 
-def test_every_bad_line_is_named_and_of_many_the_first_ten() -> None:
+def test_every_reason_is_given_with_its_lines_and_of_many_the_first_ten() -> None:
     with pytest.raises(InvalidRequest) as refused:
-        read_labels(["{", json.dumps(SAID), *["[]"] * 11], {"capability": None})
+        read_labels(["{", *[json.dumps(SAID)] * 12, *(json.dumps(SAID | {key: 1}) for key in "abcdefghij")], {})
 
     lines = str(refused.value).splitlines()
     assert lines[0].startswith("Line 1: not JSON")
-    assert lines[1] == "Line 2: no capability; give the line one, or all lines with --capability."
-    assert (len(lines), lines[-1]) == (11, "and 3 more.")
+    assert lines[1] == (
+        "Lines 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 2 more: no capability; give the line one, or all lines with --capability."
+    )
+    assert (len(lines), lines[-1]) == (11, "and 2 more.")
 
 
 def test_what_postgres_cannot_store_is_taken_out() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
+from statistics import fmean, quantiles
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from db.errors import BakeoffError, UsageError
 from db.leaderboard import Games, ModelFigures
 from scheduler.leaderboard import Board, board_of, wilson
 from scheduler.leaderboard.plot import draw, save_plot
+from scheduler.selectors.strength import fit_strengths
 
 
 def figures(model: str, **said: Any) -> ModelFigures:
@@ -51,6 +54,20 @@ def test_more_games_make_an_interval_narrower() -> None:
         return interval[1] - interval[0]
 
     assert width(1000) < width(10) < width(1)
+
+
+def test_an_interval_is_that_of_the_distance_from_the_average() -> None:
+    # given three models that met often, and many draws from what their strengths may be
+    wins = {("a", "b"): 40, ("b", "a"): 20, ("b", "c"): 30, ("c", "b"): 30, ("c", "a"): 5}
+    strengths, random = fit_strengths(wins), Random(1)  # noqa: S311 - for a test
+    draws = [strengths.draw("abc", random) for _ in range(4000)]
+
+    made = board(*(games(better, worse, count) for (better, worse), count in wins.items()))
+
+    assert sum(one.strength or 0.0 for one in made.standings) == pytest.approx(0.0, abs=1e-9)
+    for one in made.standings:
+        drawn = quantiles((draw[one.model] - fmean(draw.values()) for draw in draws), n=40)
+        assert one.strength_interval == pytest.approx((drawn[0], drawn[-1]), abs=0.05)
 
 
 def test_a_persons_preference_outweighs_a_verdict() -> None:
