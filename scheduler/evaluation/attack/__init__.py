@@ -1,0 +1,1 @@
+"""Whether a losing answer wins by talking to its judge."""
