@@ -18,7 +18,6 @@ from db.prefer import NewPreference, Side, Stored, store_preferences
 from db.registry import ModelEntry
 from db.track import Preferred, preferences_between_models
 from db.workers import sync_models
-from scheduler.cli import app
 from scheduler.preferring import prefer
 
 pytestmark = pytest.mark.integration
@@ -269,9 +268,6 @@ def test_thousands_are_stored_in_a_second_and_once(connection: Connection) -> No
     assert store_preferences(connection, many) == Stored(known=5000)
 
 
-@pytest.mark.skipif(
-    "prefer" not in {command.name for command in app.registered_commands}, reason="the commands are not registered"
-)
 def test_the_commands_prefer_import_and_show_the_leaderboard(installation: Any, tmp_path: Any) -> None:
     # given a subtask of the installation's own models
     engine = make_engine(installation.database_url)

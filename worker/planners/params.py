@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from db.registry import PlannerEntry
     from worker.backends import Backend
 
+
 def needed_model(entry: PlannerEntry, model: Backend | None) -> Backend:
     """The language model of a planner that cannot do without. Raises `RegistryError`."""
     if model is None:
