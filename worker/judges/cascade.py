@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from worker.judges.artifact import PRIOR_THRESHOLD
-from worker.judges.jury import Jury, JuryParams
+from worker.judges.jury import Jury, JuryParams, certainty
 from worker.judges.prompting import needed_model
-from worker.judges.ranking import softmax
 from worker.params import checked_params
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ class Cascade(Jury):
         """Rank the answers. Raises what the language model raises."""
         cheap = self.weigh(question, self.look(question), asked=False)
         threshold = self.threshold(question.capability)
-        sure = cheap.confidence if cheap.confidence is not None else max(softmax(list(cheap.scores.values())))
+        sure = certainty(question, cheap.scores)
         same = len({answer.text.strip() for answer in question.answers}) == 1
         if same or sure >= threshold:
             return replace(cheap, reason=f"{cheap.reason} No language model was asked: {sure:.2f} >= {threshold:.2f}.")

@@ -164,7 +164,6 @@ class Jury(Judge):
             for answer, row in zip(question.answers, evidence.features, strict=True)
         }
         ranking = ranked(question, strengths)
-        best = next(answer for answer in question.answers if answer.id == ranking[0])
         spoken = asked and self.language_model is not None
         return Decision(
             ranking=ranking,
@@ -174,7 +173,7 @@ class Jury(Judge):
             model=self.language_model.identity if spoken and self.language_model is not None else None,
             prompt_version=PROMPT if spoken else None,
             orders=(_kept(question, evidence, weights),),
-            confidence=_confidence(question, strengths, best.text) if fitted else None,
+            confidence=certainty(question, strengths) if fitted else None,
         )
 
     def _reason(self, question: Question, evidence: Evidence, weights: Weights, winner: UUID, *, fitted: bool) -> str:
@@ -196,13 +195,13 @@ def contributions(rows: Sequence[Mapping[str, float]], weights: Weights, place: 
     return sorted(((name, value) for name, value in found if abs(value) > 1e-3), key=lambda one: -abs(one[1]))
 
 
-def _confidence(question: Question, strengths: Mapping[UUID, float], text: str) -> float:
+def certainty(question: Question, strengths: Mapping[UUID, float]) -> float:
     """The chance that the winner's text is the best of all; equal texts are one."""
     by_text: dict[str, float] = {}
     for answer in question.answers:
         said = answer.text.strip()
         by_text[said] = max(by_text.get(said, EMPTY), strengths[answer.id])
-    return dict(zip(by_text, softmax(list(by_text.values())), strict=True))[text.strip()]
+    return max(softmax(list(by_text.values())))
 
 
 def _kept(question: Question, evidence: Evidence, weights: Weights) -> dict[str, Any]:

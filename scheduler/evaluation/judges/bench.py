@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from db.errors import UsageError
 from db.logs import get_logger
 from scheduler.evaluation.judges.cases import case_of, is_pair, keys_of
+from scheduler.evaluation.judges.teaching import Lesson, taught
 from worker.judges import create_judge
-from worker.judges.artifact import Artifact, fit_capability
-from worker.judges.fitting import Example
+from worker.judges.artifact import Artifact
 from worker.judges.jury import Jury
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from scheduler.evaluation.judges.replies import Remembering
     from scheduler.evaluation.judges.rows import Kind, Row
     from worker.judges import Decision, Judge, Question
-    from worker.judges.jury import Evidence
 
 log = get_logger(__name__)
 LEARNS = frozenset({"jury", "cascade"})
@@ -112,30 +111,22 @@ class Bench:
 
     def _teach(self, jury: Jury, learn: Sequence[Row], keys: Sequence[str], share: float) -> None:
         before = self.model.calls if self.model else 0
-        cheap, full = [], []
+        lessons = []
         for row in learn:
             if self._late(share):
                 break
             case = case_of(row, keys, self.kind, blind=self.blind)
             if len(case.keys) < 2:
                 continue
-            cheap.append(_example(case, jury.look(case.question)))
+            scores = tuple(row.scores[case.key(answer.id)] for answer in case.question.answers)
             if jury.jurors:
-                full.append(_example(case, jury.read(case.question)))
+                jury.read(case.question)  # now, while there is time; what the language model says is kept
+            lessons.append(Lesson(group=row.group, question=case.question, scores=scores))
         self.learning_calls += (self.model.calls if self.model else 0) - before
         try:
-            fitted = fit_capability(cheap, full or None, jury.speaks_with)
+            fitted = taught(jury, lessons)
         except UsageError as error:
             self.cards.append({"not_fitted": str(error)})
             return
         self.cards.append(fitted.card)
         jury.artifact = Artifact(capabilities={self.kind.capability: fitted})
-
-
-def _example(case: Case, evidence: Evidence) -> Example:
-    """What is learned from a case: all but the rank, which on rows that chose the models is their score in disguise."""
-    return Example(
-        group=case.row.group,
-        features=tuple({n: v for n, v in row.items() if n != "rank"} for row in evidence.features),
-        scores=tuple(case.row.scores[case.key(answer.id)] for answer in case.question.answers),
-    )

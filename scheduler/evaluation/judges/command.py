@@ -111,7 +111,7 @@ def evaluated_judge(settings: Settings, file: str, options: Options) -> dict[str
         raise UsageError(f"FILE = {file!r} has several models' answers: use `bakeoff evaluate selection`.")
     untied = _untied(evaluation)
     learn = _untied(_read(settings, options.fit, options)) if options.fit else None
-    with _asking(settings, options.judge) as model:
+    with asking(settings, options.judge) as model:
         how, bench, asked = _run(untied, learn, options, model)
         figures = judge_figures(asked, bench)
     ties = len(evaluation.rows) - len(untied.rows)
@@ -121,7 +121,7 @@ def evaluated_judge(settings: Settings, file: str, options: Options) -> dict[str
 def evaluated_selection(settings: Settings, files: list[str], options: Options) -> dict[str, Any]:
     """The figures of `evaluate selection`: of one set, or of each and all pooled."""
     found, rows = [], {}
-    with _asking(settings, options.judge) as model:
+    with asking(settings, options.judge) as model:
         for file in files:
             evaluation = _read(settings, file, options)
             if is_pair(evaluation.rows[0]):
@@ -209,8 +209,8 @@ def judge_entry(registry: Registry, name: str, model: str | None) -> JudgeEntry:
 
 
 @contextmanager
-def _asking(settings: Settings, entry: JudgeEntry) -> Iterator[Remembering | None]:
-    """The judge's language model, with the replies that are on disk; loaded when a reply is missing."""
+def asking(settings: Settings, entry: JudgeEntry) -> Iterator[Remembering | None]:
+    """A judge's language model, with the replies that are on disk; loaded when a reply is missing."""
     if entry.model is None:
         yield None
         return
