@@ -41,7 +41,7 @@ def commands() -> list[list[str]]:
 def with_a_real_task(words: list[str], installation: Installation) -> list[str]:
     if "TASK" not in words:
         return words
-    task = installation.run("submit", "for show", "--wait", "--json").json["id"]
+    task = installation.run("submit", "for show", "-c", "text-generation", "--wait", "--json").json["id"]
     if words[0] == "cancel":
         task = installation.run("submit", "for later", "--run-at", "1h", "--json").json["id"]
     return [task if word == "TASK" else word for word in words]

@@ -6,7 +6,8 @@ import wave
 import pytest
 from PIL import Image
 
-from scheduler.media import kind_of, sniff
+from db.blobs import kind_of
+from scheduler.media import sniff
 
 
 def picture(form: str) -> bytes:
