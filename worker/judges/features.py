@@ -52,6 +52,7 @@ def seen(request: str, texts: Sequence[str]) -> Seen:
     same = [[float(closed and one is not None and one == other) for other in results] for one in results]
     alike = [[max(a, b) if closed else a for a, b in zip(*rows, strict=True)] for rows in zip(words, same, strict=True)]
     asked = _Request(request)
+    most = max((sum(row) - 1 for row in same), default=0.0) / max(1, len(cut) - 1)
     rows = []
     for place, text in enumerate(texts):
         others = [value for other, value in enumerate(words[place]) if other != place]
@@ -60,6 +61,8 @@ def seen(request: str, texts: Sequence[str]) -> Seen:
         row["alike"] = sum(others) / len(others) if others else 0.0
         row["nearest"] = max(others, default=0.0)
         row["votes"] = sum(votes) / len(votes) if votes else 0.0
+        row["majority"] = float(0 < row["votes"] == most)
+        row["alone"] = float(row["votes"] == 0)
         row["result"] = float(marked[place] is not None)
         rows.append(row)
     return Seen(features=tuple(rows), alike=tuple(tuple(row) for row in alike))

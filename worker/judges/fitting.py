@@ -2,8 +2,8 @@
 
 The chance that a is better than b is 1 / (1 + exp(w · (b - a))): a logistic model without intercept, so that it says
 the same in either order, which over many answers is a Bradley-Terry model with covariates. Weights have a normal prior
-around 0 (L2); how strong, and the temperature that calibrates the chances, are read off predictions for groups that the
-weights did not see. What is kept is plain numbers; numpy is needed to fit, not to judge.
+around 0 (L2); how strong it is, and the temperature that calibrates the chances, are read off predictions for groups
+that the weights did not see. What is kept is plain numbers; numpy is needed to fit, not to judge.
 """
 
 from __future__ import annotations
@@ -20,9 +20,13 @@ if TYPE_CHECKING:
 
 FOLDS = 5
 PRIORS = (1.0, 3.0, 10.0, 100.0, 1000.0)  # tried, in units of one pair
-#: How much stronger the prior is on features whose name begins so. Whose answer it is and what a language model says of
-#: it are a number or two each; form and agreement, the last, are dozens.
-STRICTER = {"by:": 1.0, "nll": 3.0, "explained": 3.0, "choice": 3.0, "llm_": 3.0, "": 10.0}
+#: How much stronger the prior is on features whose name begins so. Whose answer it is, votes, and what a language model
+#: says are a few numbers each; the others, an answer's form and its likeness to each other answer, are dozens.
+STRICTER = {"by:": 1.0, "votes": 1.0, "majority": 1.0, "alone": 1.0, "nll": 3.0, "explained": 3.0, "choice": 3.0,
+            "llm_": 3.0}  # fmt: skip
+#: How strict with the others: two models are fitted and averaged, one that hears them and one that hardly does, which
+#: is steadier than to choose between the two on few groups.
+OTHERS = (10.0, 1000.0)
 STEPS = 30
 FEWEST_PAIRS = 20
 BINS = 5
@@ -86,23 +90,47 @@ def fit(examples: Sequence[Example]) -> Fit:
     scale = np.sqrt((pairs.rows**2).mean(axis=0))
     scale[scale < 1e-9] = np.inf  # a feature that never differs has no weight
     scaled = _Pairs(rows=pairs.rows / scale, weights=pairs.weights, folds=pairs.folds)
-    stricter = np.array([next(v for start, v in STRICTER.items() if name.startswith(start)) for name in names])
-    tried = {prior: _held_out(scaled, prior * stricter) for prior in PRIORS}
-    prior = min(PRIORS, key=lambda value: _loss(tried[value][0], scaled.weights))
-    margins, by_fold = tried[prior]
+    found = [_fitted(scaled, _strictness(names, others)) for others in OTHERS]
+    margins = sum(one.margins for one in found) / len(found)
     temperature = _temperature(margins, scaled.weights)
-    weights = _solve(scaled.rows, scaled.weights, prior * stricter) / scale * temperature
-    held_out = _strengths(examples, names, [row / scale * temperature for row in by_fold])
+    scale = scale * len(found) / temperature
+    weights = sum(one.weights for one in found) / scale
+    by_fold = [sum(rows) / scale for rows in zip(*(one.by_fold for one in found), strict=True)]
     return Fit(
         weights=Weights(weights={name: float(value) for name, value in zip(names, weights, strict=True) if value}),
-        held_out=held_out,
-        card={"prior": prior, "temperature": temperature, "pairs": len(pairs.rows)}
+        held_out=_strengths(examples, names, by_fold),
+        card={"priors": [one.prior for one in found], "temperature": temperature, "pairs": len(pairs.rows)}
         | calibration([float(value) * temperature for value in margins], [example.group for example in examples]),
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _One:
+    """One fit: its prior, weights, each pair's margin without its fold, and the weights fitted without each fold."""
+
+    prior: float
+    weights: Any
+    margins: Any
+    by_fold: list[Any]
+
+
+def _strictness(names: Sequence[str], others: float) -> Any:
+    import numpy as np
+
+    return np.array([next((value for start, value in STRICTER.items() if n.startswith(start)), others) for n in names])
+
+
+def _fitted(pairs: _Pairs, stricter: Any) -> _One:
+    """Fit with the prior that predicts held-out groups best."""
+    tried = {prior: _held_out(pairs, prior * stricter) for prior in PRIORS}
+    prior = min(PRIORS, key=lambda value: _loss(tried[value][0], pairs.weights))
+    margins, by_fold = tried[prior]
+    weights = _solve(pairs.rows, pairs.weights, prior * stricter)
+    return _One(prior=prior, weights=weights, margins=margins, by_fold=by_fold)
+
+
 def _pairs(examples: Sequence[Example], names: Sequence[str]) -> _Pairs:
-    """Every pair of answers with different scores. A group's pairs weigh by their difference, and together the same."""
+    """Every pair of answers with different scores, weighed by the difference: a large one costs more to get wrong."""
     import numpy as np
 
     place = {name: column for column, name in enumerate(names)}

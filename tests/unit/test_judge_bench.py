@@ -1,0 +1,462 @@
+"""The bench of judges on little sets of the published forms: what a judge is shown, how it is split, what is counted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from db.errors import UsageError
+from db.registry import JudgeEntry, Registry
+from scheduler.evaluation.judges import command
+from scheduler.evaluation.judges.bench import Bench
+from scheduler.evaluation.judges.cases import case_of, keys_of, splits
+from scheduler.evaluation.judges.metrics import by_group, group_interval, standard_error
+from scheduler.evaluation.judges.pairs import judge_figures, raw_choices
+from scheduler.evaluation.judges.replies import Remembering, Replies
+from scheduler.evaluation.judges.rows import ASSISTANT, preferred, read_set
+from scheduler.evaluation.judges.selection import outcomes, pooled, selection_figures
+from worker.judges import Decision
+
+LABELS = {"score", "correct", "reference", "references", "P", "R", "experts", "turkers", "label", "human", "judge_gpt35",
+          "judge_pandalm7b", "autoj13b", "autoj13b_swapped", "gpt4_order12", "gpt4_order21", "gpt35_order12",
+          "gpt35_order21"}  # fmt: skip
+
+MULTI: dict[str, dict[str, Any]] = {
+    "problem": {
+        "id": "p", "instruction": "What is 1 + 1?", "reference": "2",
+        "candidates": [{"model": m, "output": f"A: {m[-1]}", "correct": int(m == "m2")} for m in ("m1", "m2")],
+    },
+    "summary": {
+        "id": "s", "source_text": "A long text.",
+        "candidates": [
+            {"model": m, "output": f"{m} said", "score": 3.5, "experts": [3, 4], "turkers": [1, 2]} for m in ("m1", "m2")
+        ],
+    },
+    "picture": {
+        "id": "q", "question": "How many?", "choices": ["2", "3"], "unit": None, "image": "1.jpg", "reference": "3",
+        "caption_bard": "Three.", "ocr": "[]",
+        "candidates": [
+            {"model": m, "output": "So many", "prediction": m[-1], "correct": int(m == "m2")} for m in ("m1", "m2")
+        ],
+    },
+    "caption": {
+        "id": "c", "image": "1.jpg", "references": ["A cat."],
+        "candidates": [{"model": m, "output": m, "score": 4.5, "P": 5, "R": 4} for m in ("m1", "m2", "Human")],
+    },
+    "dialogue": {
+        "id": "d", "dialogue": "hi", "fact": "cats purr",
+        "candidates": [
+            {"model": m, "output": m, "score": 2.0, "human": {"naturalness": 3}}
+            for m in ("m1", "m2", "Original Ground Truth", "New Human Generated")
+        ],
+    },
+}  # fmt: skip
+PAIRS: dict[str, dict[str, Any]] = {
+    "annotated": {
+        "id": 1, "instruction": "Sum up.", "input": "text", "output_1": "one", "output_2": "two", "model_1": "a",
+        "model_2": "b", "human": [1, 1, 2], "judge_gpt35": "1", "judge_pandalm7b": "2",
+    },
+    "labelled": {"id": 1, "instruction": "Sum up.", "output_1": "one", "output_2": "two", "label": 1, "autoj13b": 1},
+    "scored": {
+        "id": 1, "instruction": "Sum up.", "output_1": "one", "output_2": "two", "gpt4_order12": [9.0, 8.0],
+        "gpt4_order21": [8.0, 8.0], "gpt35_order12": [1.0, 8.0], "gpt35_order21": [1.0, 8.0],
+    },
+    "translated": {
+        "id": 1, "source": "Sälem", "reference": "Hello", "system_1": "s1", "system_2": "s2", "output_1": "Hello",
+        "output_2": "Hallo", "label": 1,
+    },
+}  # fmt: skip
+OTHER_LABELS = {"human": [2, 2, 2], "gpt4_order12": [1.0, 9.0], "gpt4_order21": [1.0, 9.0], "label": 2, "score": 1.0,
+                "correct": 0}  # fmt: skip
+
+
+class Liking:
+    """A language model that finds answers likely which hold a word."""
+
+    identity = "liking@1"
+
+    def __init__(self, word: str) -> None:
+        self.word = word
+
+    def option_logprobs(self, prompts: Sequence[str], options: Sequence[str]) -> list[list[float]]:
+        return [[0.0] * len(options) for _ in prompts]
+
+    def continuation_logprobs(self, prompt: str, continuations: Sequence[str]) -> list[float]:  # noqa: ARG002
+        return [-1.0 if self.word in text else -9.0 for text in continuations]
+
+
+def written(folder: Path, rows: Sequence[dict[str, Any]], name: str = "set") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def relabelled(value: Any) -> Any:
+    """The same row with every label changed."""
+    if isinstance(value, dict):
+        return {
+            key: OTHER_LABELS.get(key, "changed") if key in LABELS and not isinstance(item, dict) else relabelled(item)
+            for key, item in value.items()
+        }
+    return [relabelled(item) for item in value] if isinstance(value, list) else value
+
+
+def sums(count: int = 120) -> list[dict[str, Any]]:
+    """Sums that the first of three models solves mostly; where it does not, the two others agree on the right one."""
+    rows = []
+    for number in range(count):
+        strong = number % 4 != 0
+        rest = number if not strong else number + 7
+        said = {"strong": number if strong else number + 1, "weak-1": rest, "weak-2": rest if not strong else rest + 1}
+        rows.append(
+            {
+                "id": f"sum/{number}", "instruction": f"What is {number} + 0?", "reference": str(number),
+                "candidates": [
+                    {"model": m, "output": f"I add.\n#### {n}", "correct": int(n == number)} for m, n in said.items()
+                ],
+            }
+        )  # fmt: skip
+    return rows
+
+
+def duels(count: int = 120) -> list[dict[str, Any]]:
+    """Pairs whose better answer ends with a full stop and is the shorter one."""
+    rows = []
+    for number in range(count):
+        good, bad = f"Answer {number}.", f"Answer {number} and so on and on"
+        first = number % 2 == 0
+        rows.append(
+            {
+                "id": number, "instruction": f"Question {number}?", "output_1": good if first else bad,
+                "output_2": bad if first else good, "label": 1 if first else 2,
+            }
+        )  # fmt: skip
+    return rows
+
+
+def bench(method: str, kind: Any = ASSISTANT, model: Remembering | None = None, **options: Any) -> Bench:
+    entry = JudgeEntry(name=method, method=method, params=options.pop("params", {}))
+    return Bench(entry=entry, model=model, kind=kind, **options)
+
+
+# --- what a judge is shown --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("row", [*MULTI.values(), *PAIRS.values()], ids=[*MULTI, *PAIRS])
+@pytest.mark.parametrize("blind", [False, True])
+def test_labels_change_no_question(tmp_path: Path, row: dict[str, Any], blind: bool) -> None:  # noqa: FBT001
+    # given a row, and the same with every label changed
+    plain = read_set(written(tmp_path / "a", [row]))
+    turned = read_set(written(tmp_path / "b", [relabelled(row)]))
+    assert plain.rows[0].scores != turned.rows[0].scores
+    # then a judge reads the same
+    asked = [
+        case_of(one.rows[0], sorted(one.rows[0].answers), one.kind, blind=blind).question for one in (plain, turned)
+    ]
+    assert asked[0] == asked[1]
+
+
+def test_only_known_fields_are_shown(tmp_path: Path) -> None:
+    for number, row in enumerate([*MULTI.values(), *PAIRS.values()]):
+        read = read_set(written(tmp_path / str(number), [row | {"secret": "LEAK", "correct_answer": "LEAK"}]))
+        case = case_of(read.rows[0], sorted(read.rows[0].answers), read.kind)
+        assert "LEAK" not in repr(case.question)
+
+
+@pytest.mark.parametrize("name", ["caption", "dialogue"])
+def test_people_are_no_candidates(tmp_path: Path, name: str) -> None:
+    assert set(read_set(written(tmp_path, [MULTI[name]])).rows[0].answers) == {"m1", "m2"}
+
+
+def test_a_picture_is_told_in_words_and_no_answer_is_empty(tmp_path: Path) -> None:
+    row = MULTI["picture"] | {
+        "candidates": [{"model": "m1", "output": "cannot see", "prediction": None, "correct": 0}]
+    }  # fmt: skip
+    read = read_set(written(tmp_path, [row])).rows[0]
+    assert read.answers == {"m1": ""}
+    for words in ("How many?", "2; 3", "Three."):
+        assert words in read.request
+
+
+def test_blind_nothing_says_who_answered(tmp_path: Path) -> None:
+    read = read_set(written(tmp_path, sums(40)))
+    keys = keys_of(read.rows, 3)
+    cases = [case_of(row, keys, read.kind, blind=True) for row in read.rows]
+    for case in cases:
+        assert not {answer.model for answer in case.question.answers} & set(keys)
+    # and neither a place nor a rank does
+    first = {case.key(case.question.answers[0].id) for case in cases}
+    assert first == set(keys)
+
+
+def test_places_of_a_pair_are_drawn_by_lot(tmp_path: Path) -> None:
+    read = read_set(written(tmp_path, duels(60)))
+    cases = [case_of(row, ["1", "2"], read.kind) for row in read.rows]
+    first = [case.key(case.question.answers[0].id) for case in cases]
+    assert 15 < first.count("1") < 45
+    swapped = case_of(read.rows[0], ["1", "2"], read.kind, swapped=True)
+    assert swapped.question.answers == tuple(
+        type(a)(id=a.id, model=a.model, text=a.text, rank=a.rank) for a in swapped.question.answers
+    )
+    assert [a.id for a in swapped.question.answers] == [a.id for a in cases[0].question.answers][::-1]
+
+
+@pytest.mark.parametrize(
+    ("row", "better"),
+    [({"human": [1, 1, 2]}, 1), ({"human": [0, 1, 2]}, 0), ({"human": [0, 0, 2]}, 0), ({"label": 2}, 2),
+     ({"gpt4_order12": [9, 8], "gpt4_order21": [8, 9]}, 0)],
+)  # fmt: skip
+def test_who_is_better(row: dict[str, Any], better: int) -> None:
+    assert preferred(row) == better
+
+
+@pytest.mark.parametrize(
+    "line", ["{}", "[]", "nonsense", '{"instruction": "x", "output_1": "a", "output_2": "b", "label": 3}']
+)
+def test_what_cannot_be_read_is_named(tmp_path: Path, line: str) -> None:
+    (tmp_path / "set.jsonl").write_text(line + "\n")
+    with pytest.raises(UsageError, match="line 1"):
+        read_set(tmp_path / "set.jsonl")
+
+
+# --- splits -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["auto", "parts", "folds"])
+def test_no_group_is_both_learned_from_and_reported(tmp_path: Path, how: Any) -> None:
+    rows = [row | {"id": f"{row['id']} {copy}"} for row in duels(60) for copy in range(3)]
+    read = read_set(written(tmp_path, rows))
+    _, parts = splits(read, how)
+    for part in parts:
+        assert not {row.group for row in part.learn} & {row.group for row in part.report}
+    reported = [row.id for part in parts for row in part.report]
+    assert len(reported) == len(set(reported))
+    if how != "parts":
+        assert len(reported) == 180  # a small set: every row is predicted in its turn
+
+
+def test_a_large_set_reports_what_it_kept(tmp_path: Path) -> None:
+    how, parts = splits(read_set(written(tmp_path, duels(500))), "auto")
+    assert (how, len(parts)) == ("fit and tune, report", 1)
+    assert len(parts[0].report) == pytest.approx(150, abs=40)
+
+
+def test_rows_to_fit_on_lose_what_is_reported(tmp_path: Path) -> None:
+    read = read_set(written(tmp_path / "a", duels(40)))
+    other = read_set(written(tmp_path / "b", duels(60)))
+    _, (part,) = splits(read, "auto", other)
+    assert (len(part.report), len(part.learn)) == (40, 20)
+
+
+# --- replies ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_second_run_asks_no_model(tmp_path: Path) -> None:
+    def never() -> Any:
+        raise AssertionError("the model was loaded")
+
+    replies = Replies(tmp_path)
+    first = Remembering("m@1", lambda: Liking("x"), replies)
+    said = first.continuation_logprobs("p", ["x", "y"]), first.option_logprobs(["p"], ["A", "B"])
+    assert (first.calls, first.asked) == (3, 3)
+    replies.close()
+    second = Remembering("m@1", never, Replies(tmp_path))
+    assert (second.continuation_logprobs("p", ["x", "y"]), second.option_logprobs(["p"], ["A", "B"])) == said
+    assert (second.calls, second.asked) == (3, 0)
+
+
+@pytest.mark.parametrize(
+    ("identity", "prompt", "texts"), [("m@2", "p", ["x"]), ("m@1", "q", ["x"]), ("m@1", "p", ["z"])]
+)
+def test_another_model_prompt_or_answer_is_asked(tmp_path: Path, identity: str, prompt: str, texts: list[str]) -> None:
+    replies = Replies(tmp_path)
+    Remembering("m@1", lambda: Liking("x"), replies).continuation_logprobs("p", ["x"])
+    other = Remembering(identity, lambda: Liking("x"), replies)
+    other.continuation_logprobs(prompt, texts)
+    assert other.asked == 1
+
+
+# --- selection --------------------------------------------------------------------------------------------------------
+
+
+def test_a_jury_learns_whom_to_believe_when(tmp_path: Path) -> None:
+    # given sums where two weak models that agree are right and the strong one is not
+    read = read_set(written(tmp_path, sums()))
+    _, parts = splits(read, "auto")
+    one = bench("jury", read.kind)
+    found = selection_figures(outcomes(one.run(parts), read.kind))
+    # then all of the gap is recovered, and the figures hang together
+    assert found["best_single"] == found["best_single_hindsight"] == pytest.approx(0.75)
+    assert found["oracle"] == 1.0
+    assert found["chosen"] > 0.95
+    assert found["recovered_interval"][0] > 0.5
+    assert found["support"] == 120
+    assert found["random"] < found["best_single"] < found["chosen"] <= found["oracle"]
+
+
+def test_a_judge_that_fails_leaves_the_selectors_first(tmp_path: Path) -> None:
+    read = read_set(written(tmp_path, sums(40)))
+    _, parts = splits(read, "auto")
+    one = bench("scripted", read.kind, params={"fail_on": "I add"})
+    found = selection_figures(outcomes(one.run(parts), read.kind))
+    assert (found["failed"], found["chosen"]) == (40, found["best_single"])
+    assert "RuntimeError" in one.errors[0]
+
+
+def test_sets_are_pooled_by_sums_of_gains_over_sums_of_gaps(tmp_path: Path) -> None:
+    read = read_set(written(tmp_path, sums()))
+    _, parts = splits(read, "auto")
+    perfect = outcomes(bench("jury", read.kind).run(parts), read.kind)
+    useless = outcomes(bench("scripted", read.kind, params={"prefer": "first"}).run(parts), read.kind)
+    found = pooled({"a": perfect, "b": useless})
+    assert found["recovered"] == pytest.approx(sum(o.arms["chosen"] - o.arms["best_single"] for o in perfect) / 60)
+    assert found["support"] == 240
+    assert pooled({"b": useless})["recovered"] == 0.0
+
+
+def test_a_limit_and_a_clock_cut_what_is_reported(tmp_path: Path) -> None:
+    read = read_set(written(tmp_path, sums()))
+    _, parts = splits(read, "auto")
+    assert len(bench("consensus", read.kind, limit=7).run(parts)) == 7
+    assert len(bench("consensus", read.kind, seconds=0.0).run(parts)) <= 1
+
+
+# --- pairs ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_jury_learns_that_the_shorter_one_is_better(tmp_path: Path) -> None:
+    read = read_set(written(tmp_path, duels()))
+    _, parts = splits(read, "auto")
+    one = bench("jury")
+    found = judge_figures(one.run(parts), one)
+    assert found["accuracy"] > 0.95
+    assert found["accuracy_shorter_better"] == found["accuracy"]
+    assert (found["longest"], found["order_consistency"], found["decisive"]) == (0.0, 1.0, 1.0)
+    assert (found["support"], found["groups"]) == (120, 120)
+
+
+def test_a_tie_counts_half_and_an_error_counts_as_wrong(tmp_path: Path) -> None:
+    read = read_set(written(tmp_path, [row | {"output_1": "same", "output_2": "same"} for row in duels(20)]))
+    _, parts = splits(read, "folds")
+    tied, failing = bench("consensus"), bench("scripted", params={"fail_on": "same"})
+    found = judge_figures(tied.run(parts), tied)
+    assert (found["accuracy"], found["decisive"]) == (0.5, 0.0)
+    failed = judge_figures(failing.run(parts), failing)
+    assert (failed["accuracy"], failed["unparseable"]) == (0.0, 1.0)
+
+
+def test_a_judge_that_goes_by_rank_is_not_consistent(tmp_path: Path) -> None:
+    read = read_set(written(tmp_path, duels(30)))
+    _, parts = splits(read, "folds")
+    one = bench("scripted", params={"prefer": "first"})
+    assert judge_figures(one.run(parts), one)["order_consistency"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("orders", "named"),
+    [
+        ([{"read": [{"log_odds": [1.0, -1.0]}, {}]}], [0, 1]),
+        ([{"read": [{"letter": "A", "logprob": -1}, {"letter": "B", "logprob": -2}]}] * 2, [0, 1]),
+        ([{"read": [{"letter": "A", "logprob": -1}, {"letter": "B", "logprob": -2}]}], []),
+        ([{"read": [{"text": "x"}, {"text": "y"}]}], []),
+        ([], []),
+    ],
+)
+def test_raw_replies_are_read(orders: list[dict[str, Any]], named: list[int]) -> None:
+    decision = Decision(ranking=(), scores={}, reason="", method="m", orders=orders)
+    assert raw_choices(decision) == named
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_interval_draws_whole_groups() -> None:
+    # given the same twenty rows as twenty groups, and as two
+    values = [0.0, 1.0] * 10
+    many = group_interval(by_group([str(n) for n in range(20)], values, [1.0] * 20))
+    two = group_interval(by_group([str(n % 2) for n in range(20)], values, [1.0] * 20))
+    assert many is not None
+    assert two == (0.0, 1.0)
+    assert 0 < many[0] < 0.5 < many[1] < 1
+    assert standard_error([str(n % 2) for n in range(20)], values) > standard_error([str(n) for n in range(20)], values)
+
+
+def test_an_interval_of_nothing_is_none() -> None:
+    assert group_interval({}) is None
+    assert group_interval({"a": (0.0, 0.0)}) is None
+
+
+# --- the commands -----------------------------------------------------------------------------------------------------
+
+
+def run(*arguments: str) -> Any:
+    app = typer.Typer()
+    app.command("judge")(command.judge_command)
+    app.command("selection")(command.selection_command)
+    return CliRunner().invoke(app, [*arguments])
+
+
+def test_the_commands_print_json_with_their_keys(tmp_path: Path) -> None:
+    pairs, multi = written(tmp_path, duels(), "pairs"), written(tmp_path, sums(), "multi")
+    judged = json.loads(run("judge", str(pairs), "--judge", "jury", "--judge-model", "none", "--json").stdout)
+    assert {"accuracy", "order_consistency", "accuracy_shorter_better", "unparseable", "calls", "seconds", "support",
+            "decisive", "accuracy_decisive"} <= set(judged)  # fmt: skip
+    chosen = json.loads(
+        run(
+            "selection", str(multi), "--judge", "consensus", "--exclude-model", "weak-2", "--candidates", "2", "--json"
+        ).stdout
+    )
+    assert {"chosen", "random", "longest", "consensus", "best_single", "best_single_hindsight", "oracle", "recovered",
+            "recovered_interval", "support"} <= set(chosen)  # fmt: skip
+    both = json.loads(run("selection", str(multi), str(multi), "--judge", "consensus", "--json").stdout)
+    assert set(both) == {"judge", "sets", "pooled"}
+    assert "recovered" in run("selection", str(multi), "--judge", "consensus").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("judge", "{multi}", "--judge", "consensus"), "evaluate selection"),
+        (("selection", "{pairs}", "--judge", "consensus"), "evaluate judge"),
+        (("judge", "{pairs}", "--judge", "nobody"), "nobody"),
+        (("judge", "nothing", "--judge", "consensus"), "nothing"),
+    ],
+)
+def test_what_does_not_fit_is_said(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+    paths = {"multi": written(tmp_path, sums(20), "multi"), "pairs": written(tmp_path, duels(20), "pairs")}
+    done = run(*(argument.format(**paths) for argument in arguments))
+    assert said in str(done.exception)
+
+
+def test_a_method_is_judged_with_the_smallest_model_that_a_judge_asks() -> None:
+    registry = Registry.model_validate(
+        {
+            "models": {
+                name: {"name": name, "capability": "text-generation", "backend": "scripted", "memory_mb": size}
+                for name, size in (("large", 900), ("small", 100))
+            },
+            "judges": {
+                "own": {"name": "own", "method": "nll", "model": "large", "params": {"sharpness": 2.0}},
+                "other": {"name": "other", "method": "nll", "model": "small"},
+            },
+            "capabilities": {
+                "text-generation": {
+                    "name": "text-generation",
+                    "input": "text",
+                    "instruction": "Answer.",
+                    "judge": "own",
+                }
+            },
+        }
+    )
+    assert command.judge_entry(registry, "jury", None).model == "small"
+    assert command.judge_entry(registry, "own", None).params == {"sharpness": 2.0}
+    assert command.judge_entry(registry, "consensus", None).model is None
+    assert command.judge_entry(registry, "jury", "none").model is None
