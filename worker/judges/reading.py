@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from worker.judges.hostile import Examined, examine
+from worker.judges.hostile import REPEATED, Examined, examine
 from worker.judges.ranking import distinct_texts, excerpt
 
 if TYPE_CHECKING:
@@ -48,9 +48,10 @@ class Reading:
         return replace(decision, reason=reason, orders=(*decision.orders, self.notes))
 
 
-def read_answers(question: Question, limit: int, hostile: Hostile) -> Reading:
-    """What a judge reads. The limit counts characters of what is left."""
-    examined = {answer.id: examine(answer.text) for answer in question.answers}
+def read_answers(question: Question, limit: int, hostile: Hostile, *, copies: bool = True) -> Reading:
+    """What a judge reads. The limit counts characters of what is left; without `copies` nothing is read twice."""
+    before = None if copies else question.request
+    examined = {answer.id: examine(answer.text, before) for answer in question.answers}
     said = {answer.id: _said(answer.text, examined[answer.id], hostile) for answer in question.answers}
     if not any(text.strip() for text in said.values()):
         said = {answer.id: answer.text for answer in question.answers}
@@ -74,7 +75,10 @@ def read_answers(question: Question, limit: int, hostile: Hostile) -> Reading:
 def _said(text: str, examined: Examined, hostile: Hostile) -> str:
     if hostile == "leave":
         return text
-    return examined.others if examined.others.strip() or hostile == "lose" else text
+    if examined.others.strip():
+        return examined.others
+    aimed = any(family != REPEATED for family in examined.families)
+    return "" if hostile == "lose" and aimed else text
 
 
 def _finding(answer: Answer, examined: Examined) -> dict[str, Any]:

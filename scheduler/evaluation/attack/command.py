@@ -14,7 +14,7 @@ from db.settings import load_settings
 from scheduler.evaluation.attack.attacks import OURS, Attack, read_attacks
 from scheduler.evaluation.attack.hosts import Host, default_sets, hosts_of
 from scheduler.evaluation.attack.measure import figures, run_trials
-from scheduler.evaluation.judges.command import _asking, judge_entry
+from scheduler.evaluation.judges.command import asking, judge_entry
 from scheduler.evaluation.judges.rows import Part, find_set, read_set
 from worker.judges import create_judge
 
@@ -103,7 +103,7 @@ def plain_entry(registry: Registry, entry: JudgeEntry, plain: str | None) -> Jud
 
 def evaluated(settings: Settings, entry: JudgeEntry, bench: Bench) -> dict[str, Any]:
     """A judge's figures. Raises `UsageError` where it puts no losing answer behind."""
-    with _asking(settings, entry) as model:
+    with asking(settings, entry) as model:
         run = run_trials(
             create_judge(entry, model),
             bench.hosts,
