@@ -435,7 +435,7 @@ def test_what_does_not_fit_is_said(tmp_path: Path, arguments: tuple[str, ...], s
     assert said in str(done.exception)
 
 
-def test_a_method_is_judged_with_the_smallest_model_that_a_judge_asks() -> None:
+def test_a_method_is_judged_with_the_model_of_the_registrys_first_judge() -> None:
     registry = Registry.model_validate(
         {
             "models": {
@@ -456,7 +456,8 @@ def test_a_method_is_judged_with_the_smallest_model_that_a_judge_asks() -> None:
             },
         }
     )
-    assert command.judge_entry(registry, "jury", None).model == "small"
+    assert command.judge_entry(registry, "jury", None).model == "large"
     assert command.judge_entry(registry, "own", None).params == {"sharpness": 2.0}
     assert command.judge_entry(registry, "consensus", None).model is None
     assert command.judge_entry(registry, "jury", "none").model is None
+    assert command.judge_entry(registry, "jury", "small").model == "small"

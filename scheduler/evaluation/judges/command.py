@@ -191,7 +191,7 @@ def _options(
 
 
 def judge_entry(registry: Registry, name: str, model: str | None) -> JudgeEntry:
-    """A judge of the registry, or a method with a language model: the one named, else the smallest that any judge asks.
+    """A judge of the registry, or a method with a language model: the one named, else that of the first judge.
 
     Raises `UsageError` for a name that is neither.
     """
@@ -200,9 +200,8 @@ def judge_entry(registry: Registry, name: str, model: str | None) -> JudgeEntry:
         known = ", ".join(sorted({*registry.judges, *METHODS}))
         raise UsageError(f"--judge = {name!r} is no judge of the registry and no method; there are: {known}.")
     if entry is None:
-        asked = {judge.model for judge in registry.judges.values()} & set(registry.models)
-        smallest = min(filter(None, asked), key=lambda known: (registry.models[known].memory_mb, known), default=None)
-        entry = JudgeEntry(name=name, method=name, model=None if name in ASKS_NOTHING else smallest)
+        first = next((judge.model for judge in registry.judges.values() if judge.model is not None), None)
+        entry = JudgeEntry(name=name, method=name, model=None if name in ASKS_NOTHING else first)
     if model is not None:
         entry = entry.model_copy(update={"model": None if model == "none" else model})
     return entry
