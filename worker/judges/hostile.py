@@ -45,6 +45,7 @@ MARKUP = re.compile(
 )
 PATTERNS = "hostile-1"
 ROT13 = str.maketrans(ascii_lowercase, ascii_lowercase[13:] + ascii_lowercase[:13])
+PLAIN_WORDS = re.compile(r"\b(?:the|of|and|is|to|in|that|for|it)\b")  # of a sentence that is spelled as it is read
 REPEATED = "repeated"  # the family of what is not aimed at a judge and still deceives one
 CHARACTERS_OF_A_COPY = 12  # a shorter sentence may well come twice
 
@@ -140,10 +141,10 @@ def _family(segment: str) -> str | None:
     family = named(plain)
     if family is not None:
         return family
-    for spelling in (unspaced(plain), without_leet(plain), plain.translate(ROT13), plain[::-1]):
-        if spelling != plain and named(spelling) is not None:
-            return "encoded"
-    return None
+    spellings = [unspaced(plain), without_leet(plain)]
+    if not PLAIN_WORDS.search(plain):
+        spellings += [plain.translate(ROT13), plain[::-1]]
+    return "encoded" if any(one != plain and named(one) is not None for one in spellings) else None
 
 
 def named(sentence: str) -> str | None:

@@ -29,8 +29,10 @@ QUOTED = 200  # characters of a finding that a verdict keeps
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """The texts of a question, best rank first, each with the answers that gave it; `notes` for the verdict."""
+    """A question as it is read, uncut, and its texts as they are judged: best rank first, each with the answers that
+    gave it. `notes` is for the verdict."""
 
+    question: Question
     texts: Mapping[str, list[Answer]]
     cut: frozenset[str]
     notes: Mapping[str, Any]
@@ -65,6 +67,7 @@ def read_answers(question: Question, limit: int, hostile: Hostile, *, copies: bo
         lengths = [{"model": answer.model, "characters": len(answer.text.strip())} for answer in too_long]
         notes |= {"limit": limit, "cut": lengths}
     return Reading(
+        question=seen,
         texts=distinct_texts(seen, limit),
         cut=frozenset(answer.text.strip()[:limit].rstrip() for answer in too_long),
         notes=notes,
