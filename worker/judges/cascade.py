@@ -42,15 +42,17 @@ class Cascade(Jury):
 
     def decide(self, question: Question) -> Decision:
         """Rank the answers. Raises what the language model raises."""
-        cheap = self.weigh(question, self.look(question), asked=False)
+        heard = self.hear(question)
+        cheap = self.weigh(heard.question, self.look(question), asked=False)
         threshold = self.threshold(question.capability)
-        sure = certainty(question, cheap.scores)
-        same = len({answer.text.strip() for answer in question.answers}) == 1
+        sure = certainty(heard.question, cheap.scores)
+        same = len(heard.texts) <= 1
         if same or sure >= threshold:
-            return replace(cheap, reason=f"{cheap.reason} No language model was asked: {sure:.2f} >= {threshold:.2f}.")
-        full = self.weigh(question, self.read(question), asked=True)
+            said = f"{cheap.reason} No language model was asked: it is {sure:.2f} sure (threshold {threshold:.2f})."
+            return heard.noted(replace(cheap, reason=said))
+        full = self.weigh(heard.question, self.read(question), asked=True)
         said = f"{full.reason} The language model was asked: {sure:.2f} < {threshold:.2f}."
-        return replace(full, reason=said)
+        return heard.noted(replace(full, reason=said))
 
     def threshold(self, capability: str) -> float:
         """Below which confidence of the cheap jurors the language model is asked."""

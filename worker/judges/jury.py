@@ -25,6 +25,7 @@ from worker.judges.features import seen, with_models
 from worker.judges.fitting import Features, Weights
 from worker.judges.prompting import needed_model, render
 from worker.judges.ranking import excerpt, ranked, softmax
+from worker.judges.reading import Hostile, read_answers
 from worker.params import Params, checked_params
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from worker.backends import LanguageModel
     from worker.judges import Question
+    from worker.judges.reading import Reading
 
 PROMPT = "nll-1"
 EMPTY = -100.0  # the strength of an empty answer: it cannot win
@@ -50,6 +52,7 @@ class JuryParams(Params):
 
     `jurors`: those that ask the judge's language model; by default the likelihood, where there is a model. `identity`:
     whether it matters which model answered. A relative `artifact` is looked for from where the process starts.
+    `hostile`: what becomes of text that is aimed at the judge (`worker.judges.reading`).
     """
 
     artifact: Path | None = None
@@ -57,6 +60,7 @@ class JuryParams(Params):
     identity: bool = True
     max_answer_characters: int = Field(800, ge=1)
     max_request_characters: int = Field(2500, ge=0)
+    hostile: Hostile = "remove"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,12 +101,18 @@ class Jury(Judge):
 
     def decide(self, question: Question) -> Decision:
         """Rank the answers. Raises what the language model raises."""
-        return self.weigh(question, self.read(question), asked=bool(self.jurors))
+        heard = self.hear(question)
+        return heard.noted(self.weigh(heard.question, self.read(question), asked=bool(self.jurors)))
 
     # --- evidence
 
+    def hear(self, question: Question) -> Reading:
+        """The question without what its answers say to a judge; features are read off the rest."""
+        return read_answers(question, self.params.max_answer_characters, self.params.hostile)
+
     def look(self, question: Question) -> Evidence:
         """What costs no language model."""
+        question = self.hear(question).question
         found = seen(question.request, [answer.text for answer in question.answers])
         models = [answer.model for answer in question.answers]
         rows = []
@@ -116,7 +126,7 @@ class Jury(Judge):
         """Everything: what costs nothing, and what the jurors say who ask the language model."""
         rows = [dict(row) for row in self.look(question).features]
         if "nll" in self.jurors:
-            for row, found in zip(rows, self._likelihoods(question), strict=True):
+            for row, found in zip(rows, self._likelihoods(self.hear(question).question), strict=True):
                 row.update(found)
         for method, judge in self._others.items():
             scores = judge.decide(question).scores
