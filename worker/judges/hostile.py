@@ -5,7 +5,7 @@ the chat, hide orders in comments, in letters that nobody sees or in base64, or 
 A sentence is found where it does that in so many words, in English or a dozen other languages, also spelled backwards,
 spaced out, in look-alike letters or in ROT13. What is found is named by family; `others` is what a reader would miss.
 
-The patterns (`hostile-1.toml`) are conservative: in 11,748 published answers of models they find 11 sentences, and in
+The patterns (`hostile-1.toml`) are conservative: in 11,748 published answers of models they find 10 sentences, and in
 2 % of the answers marks of a chat, as models leave them behind. They are a list, and a list has gaps: of 62 texts
 written before they were tuned they left nothing of 24. A filler that speaks of neither answer nor judge is not found.
 """
@@ -141,7 +141,7 @@ def _family(segment: str) -> str | None:
     family = named(plain)
     if family is not None:
         return family
-    spellings = [unspaced(plain), without_leet(plain)]
+    spellings = [folded(unspaced(segment[:LONGEST])), without_leet(plain)]
     if not PLAIN_WORDS.search(plain):
         spellings += [plain.translate(ROT13), plain[::-1]]
     return "encoded" if any(one != plain and named(one) is not None for one in spellings) else None
