@@ -160,9 +160,12 @@ def test_a_threshold_keeps_the_score_with_few_questions() -> None:
     threshold, card = cascade_threshold(examples, cheap, [(1.0, -1.0)] * 100)
     assert 0.5 < threshold < 0.9
     assert card["asked"] == pytest.approx(0.2, abs=0.01)
-    assert card["lost"] <= 0.005
-    # and one that never helps is never asked
-    assert cascade_threshold(examples, [(1.0, -1.0)] * 100, cheap)[0] == 0.0
+    assert card["expected_loss"] <= 0.005
+    assert card["score_lost"] == 0.0
+    # and one that never changes anything is never asked
+    assert cascade_threshold(examples, cheap, cheap)[0] == 0.0
+    # nor are more than half of the questions
+    assert cascade_threshold(examples, [(-0.1, 0.1)] * 100, [(1.0, -1.0)] * 100)[1]["asked"] == 0.5
 
 
 # --- the judge --------------------------------------------------------------------------------------------------------

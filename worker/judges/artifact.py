@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from worker.judges.fitting import Example
 
 FILE = "jury.json"
-KEPT = 0.005  # of a score's range: what a cascade may lose to the jury, on rows held out of the fit
+KEPT = 0.005  # what a cascade may lose to the jury: chance of having the best answer, on rows held out of the fit
 MOST_ASKED = 0.5  # of the questions: a cascade that asks more saves too little
 #: Where nothing was fitted: confidence of the cheap jurors below which the language model is asked.
 PRIOR_THRESHOLD = 0.75
@@ -104,22 +104,27 @@ def cascade_threshold(
 ) -> tuple[float, dict[str, float]]:
     """The lowest threshold that keeps what the full jury scores, on held-out strengths, and asks for half at most.
 
-    Below the threshold of confidence the language model is asked. Returns it with what it saves and loses.
+    Below the threshold of confidence the language model is asked. What not asking costs is taken from the full jury's
+    own chances: the labels say the same with far more noise. Returns it with what it saves and loses, also by labels.
     """
-    scores = [score for example in examples for score in example.scores]
-    allowed = KEPT * ((max(scores) - min(scores)) if scores else 0.0)
     rows = []
     for example, without, using in zip(examples, cheap, full, strict=True):
-        rows.append((max(softmax(without)), example.scores[_best(using)] - example.scores[_best(without)]))
+        chances, mine, theirs = softmax(using), _best(without), _best(using)
+        gain = example.scores[theirs] - example.scores[mine]
+        rows.append((max(softmax(without)), chances[theirs] - chances[mine], gain))
     rows.sort(key=lambda row: row[0])
-    threshold, asked, lost = 0.0, 0, sum(gain for _, gain in rows)  # nobody asked
-    for number, (sure, gain) in enumerate(rows, 1):
-        if lost <= allowed * len(rows) or number > MOST_ASKED * len(rows):
-            break
-        lost -= gain
-        threshold, asked = sure + 1e-9, number
     count = max(1, len(rows))
-    return threshold, {"asked": asked / count, "lost": lost / count}
+    threshold, asked, lost = 0.0, 0, sum(cost for _, cost, _ in rows)  # nobody asked
+    for number, (sure, cost, _) in enumerate(rows, 1):
+        if lost <= KEPT * count or number > MOST_ASKED * count:
+            break
+        lost -= cost
+        threshold, asked = sure + 1e-9, number
+    return threshold, {
+        "asked": asked / count,
+        "expected_loss": lost / count,
+        "score_lost": sum(gain for _, _, gain in rows[asked:]) / count,
+    }
 
 
 def _best(strengths: Sequence[float]) -> int:
