@@ -359,10 +359,37 @@ def test_a_judge_that_goes_by_rank_is_not_consistent(tmp_path: Path) -> None:
     assert judge_figures(one.run(parts), one)["order_consistency"] == 0.0
 
 
+class Partial:
+    """A language model that likes a full stop, and likes the first place half as much."""
+
+    identity = "partial@1"
+
+    def option_logprobs(self, prompts: Sequence[str], options: Sequence[str]) -> list[list[float]]:  # noqa: ARG002
+        rows = []
+        for prompt in prompts:
+            first = prompt.index("<answer") < prompt.rindex(".\n</answer>") < prompt.rindex("<answer")
+            rows.append([1.5 if first else 0.5, 0.0 if first else 1.0])
+        return rows
+
+    def continuation_logprobs(self, prompt: str, continuations: Sequence[str]) -> list[float]:
+        raise NotImplementedError
+
+
+def test_both_orders_are_set_against_one(tmp_path: Path) -> None:
+    read = read_set(written(tmp_path, duels(40)))
+    _, parts = splits(read, "folds")
+    model = Remembering("partial@1", Partial, Replies(tmp_path))
+    one = bench("llm_pairwise", model=model)
+    found = judge_figures(one.run(parts), one)
+    assert found["accuracy_single_order"] == found["accuracy"] == 1.0
+    assert (found["both_orders_gain"], found["order_consistency"], found["calls"]) == (0.0, 1.0, 80)
+
+
 @pytest.mark.parametrize(
     ("orders", "named"),
     [
         ([{"read": [{"log_odds": [1.0, -1.0]}, {}]}], [0, 1]),
+        ([{"read": [{"log_odds": [1.0, 2.0]}, {}]}, {"hostile": "remove", "found": []}], [0, 0]),
         ([{"read": [{"letter": "A", "logprob": -1}, {"letter": "B", "logprob": -2}]}] * 2, [0, 1]),
         ([{"read": [{"letter": "A", "logprob": -1}, {"letter": "B", "logprob": -2}]}], []),
         ([{"read": [{"text": "x"}, {"text": "y"}]}], []),

@@ -39,6 +39,7 @@ def judge_figures(asked: Sequence[Asked], bench: Bench) -> dict[str, Any]:
         "accuracy_shorter_better": mean(shorter),
         "accuracy_shorter_better_interval": group_interval(by_group(short_groups, shorter, [1.0] * len(shorter))),
         "order_consistency": mean(consistent) if consistent else None,
+        **_against_one_order(asked, right),
         "unparseable": mean([float(one.decision is None) for one in asked]),
         "longest": mean([1.0 - _shorter_is_better(one.case) for one in asked]),
         "brier": mean([(sureness - value) ** 2 for sureness, value in sure]) if sure else None,
@@ -87,11 +88,33 @@ def _consistency(one: Asked, bench: Bench) -> list[float]:
     return [] if again is None else [float(again.ranking[0] == decision.ranking[0])]
 
 
+def _against_one_order(asked: Sequence[Asked], right: Sequence[float]) -> dict[str, Any]:
+    """What asking in both orders gains over the same model asked once, as the mean of its two single replies.
+
+    Nothing for a judge that keeps no raw replies.
+    """
+    groups, singles, gains = [], [], []
+    for one, value in zip(asked, right, strict=True):
+        named = raw_choices(one.decision) if one.decision is not None else []
+        if named:
+            by_rank = [one.case.key(answer.id) for answer in one.case.question.answers]
+            singles.append(mean([float(by_rank[choice] == _better(one.case)) for choice in named]))
+            gains.append(value - singles[-1])
+            groups.append(one.case.row.group)
+    if not singles:
+        return {}
+    return {
+        "accuracy_single_order": mean(singles),
+        "both_orders_gain": mean(gains),
+        "both_orders_gain_interval": group_interval(by_group(groups, gains, [1.0] * len(gains))),
+    }
+
+
 def raw_choices(decision: Decision) -> list[int]:
     """Which of the two texts, 0 or 1, each single reply named; empty where the decision keeps no replies."""
     named: list[int] = []
-    for turn, order in enumerate(decision.orders):
-        read = order.get("read") or []
+    replies = [order["read"] for order in decision.orders if "read" in order]  # beside them stand notes on the texts
+    for turn, read in enumerate(replies):
         if len(read) != 2:
             return []
         if "log_odds" in read[0]:
