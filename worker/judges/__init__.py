@@ -82,6 +82,7 @@ METHODS = {
     "llm_pairwise": "worker.judges.pairwise:Pairwise",
     "llm_rubric": "worker.judges.rubric:Rubric",
     "nll": "worker.judges.nll:NLL",
+    "relay": "worker.judges.relay:Relay",
     "scripted": "worker.judges.scripted:ScriptedJudge",
 }
 
