@@ -44,11 +44,9 @@ class Relay(Judge):
 
     def __init__(self, entry: JudgeEntry, language_model: LanguageModel | None) -> None:
         super().__init__(entry, language_model)
-        methods = checked_params(entry, RelayParams).judges
-        self._judges = [
-            create_judge(entry.model_copy(update={"method": one.method, "params": one.params}), language_model)
-            for one in methods
-        ]
+        row = checked_params(entry, RelayParams).judges
+        entries = [entry.model_copy(update={"method": one.method, "params": one.params}) for one in row]
+        self._judges = [create_judge(one, language_model) for one in entries]
 
     def decide(self, question: Question) -> Decision:
         """Ask one after the other. Raises what the last one raises."""
