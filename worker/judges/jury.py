@@ -65,9 +65,10 @@ class JuryParams(Params):
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """Features per answer, in the order of the question's answers."""
+    """Features per answer, in the order of the question's answers; `cheap` are those that cost no language model."""
 
     features: tuple[Features, ...]
+    cheap: tuple[Features, ...]
 
 
 class Jury(Judge):
@@ -120,11 +121,12 @@ class Jury(Judge):
             features = with_models(row, place, models, found.alike[place]) if self.params.identity else dict(row)
             features["rank"] = -float(answer.rank)
             rows.append(features)
-        return Evidence(features=tuple(rows))
+        return Evidence(features=tuple(rows), cheap=tuple(rows))
 
     def read(self, question: Question) -> Evidence:
         """Everything: what costs nothing, and what the jurors say who ask the language model."""
-        rows = [dict(row) for row in self.look(question).features]
+        cheap = self.look(question).cheap
+        rows = [dict(row) for row in cheap]
         if "nll" in self.jurors:
             for row, found in zip(rows, self._likelihoods(self.hear(question).question), strict=True):
                 row.update(found)
@@ -132,7 +134,7 @@ class Jury(Judge):
             scores = judge.decide(question).scores
             for row, answer in zip(rows, question.answers, strict=True):
                 row[method] = max(0.0, scores[answer.id])
-        return Evidence(features=tuple(rows))
+        return Evidence(features=tuple(rows), cheap=cheap)
 
     def _likelihoods(self, question: Question) -> list[Features]:
         """Log-probability of each answer, per letter and in all, and how much of it the request explains."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from db.errors import UsageError
 from db.logs import get_logger
 from scheduler.evaluation.judges.cases import case_of, is_pair, keys_of
-from scheduler.evaluation.judges.teaching import Lesson, taught
+from scheduler.evaluation.judges.teaching import Lesson, taught_by
 from worker.judges import create_judge
 from worker.judges.artifact import Artifact
 from worker.judges.jury import Jury
@@ -111,7 +111,7 @@ class Bench:
 
     def _teach(self, jury: Jury, learn: Sequence[Row], keys: Sequence[str], share: float) -> None:
         before = self.model.calls if self.model else 0
-        lessons = []
+        read = []
         for row in learn:
             if self._late(share):
                 break
@@ -119,12 +119,11 @@ class Bench:
             if len(case.keys) < 2:
                 continue
             scores = tuple(row.scores[case.key(answer.id)] for answer in case.question.answers)
-            if jury.jurors:
-                jury.read(case.question)  # now, while there is time; what the language model says is kept
-            lessons.append(Lesson(group=row.group, question=case.question, scores=scores))
+            lesson = Lesson(group=row.group, question=case.question, scores=scores)
+            read.append((lesson, jury.read(case.question)))
         self.learning_calls += (self.model.calls if self.model else 0) - before
         try:
-            fitted = taught(jury, lessons)
+            fitted = taught_by(read, jury.speaks_with)
         except UsageError as error:
             self.cards.append({"not_fitted": str(error)})
             return

@@ -14,11 +14,12 @@ from worker.judges.artifact import fit_capability
 from worker.judges.fitting import Example
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from db.preferences import PreferredText
     from scheduler.evaluation.judges.rows import EvaluationSet
     from worker.judges.artifact import Fitted
+    from worker.judges.fitting import Features
     from worker.judges.jury import Evidence, Jury
 
 MOST_ANSWERS = 16  # of one question: more are compared among themselves in no task
@@ -71,26 +72,28 @@ def lessons_of_set(evaluation: EvaluationSet) -> list[Lesson]:
     return lessons
 
 
-def taught(jury: Jury, lessons: Sequence[Lesson]) -> Fitted:
+def taught(jury: Jury, lessons: Iterable[Lesson]) -> Fitted:
     """Fit a jury's weights on lessons of one capability. Raises `UsageError` where they are too few."""
-    cheap = examples(lessons, jury.look)
-    full = examples(lessons, jury.read) if jury.jurors else None
-    return fit_capability(cheap, full, jury.speaks_with)
+    return taught_by([(lesson, jury.read(lesson.question)) for lesson in lessons], jury.speaks_with)
 
 
-def examples(lessons: Iterable[Lesson], look: Callable[[Question], Evidence]) -> list[Example]:
-    """What is learned from lessons: all but the rank, which on rows that chose the models is a score in disguise."""
-    return [
-        Example(
-            group=lesson.group,
-            features=tuple(
-                {name: value for name, value in row.items() if name != "rank" and not name.endswith(f":{UNKNOWN}")}
-                for row in look(lesson.question).features
-            ),
-            scores=lesson.scores,
-        )
-        for lesson in lessons
-    ]
+def taught_by(read: Sequence[tuple[Lesson, Evidence]], speaks_with: str | None) -> Fitted:
+    """Fit weights on lessons whose evidence is read. `speaks_with`: whose features are part of it beside cheap ones."""
+    cheap = [_example(lesson, evidence.cheap) for lesson, evidence in read]
+    full = None if speaks_with is None else [_example(lesson, evidence.features) for lesson, evidence in read]
+    return fit_capability(cheap, full, speaks_with)
+
+
+def _example(lesson: Lesson, features: Sequence[Features]) -> Example:
+    """What is learned from a lesson: all but the rank, which on rows that chose the models is a score in disguise."""
+    return Example(
+        group=lesson.group,
+        features=tuple(
+            {name: value for name, value in row.items() if name != "rank" and not name.endswith(f":{UNKNOWN}")}
+            for row in features
+        ),
+        scores=lesson.scores,
+    )
 
 
 def _question(capability: str, instruction: str, request: str, texts: Sequence[tuple[str, str]]) -> Question:
