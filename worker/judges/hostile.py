@@ -5,9 +5,10 @@ the chat, hide orders in comments, in letters that nobody sees or in base64, or 
 A sentence is found where it does that in so many words, in English or a dozen other languages, also spelled backwards,
 spaced out, in look-alike letters or in ROT13. What is found is named by family; `others` is what a reader would miss.
 
-The patterns (`hostile-1.toml`) are conservative: in 11,748 published answers of models they find 10 sentences, and in
-2 % of the answers marks of a chat, as models leave them behind. They are a list, and a list has gaps: of 62 texts
-written before they were tuned they left nothing of 24. A filler that speaks of neither answer nor judge is not found.
+The patterns (`hostile-1.toml`) are conservative: in 11,748 published answers they find 6 sentences, and marks of
+a chat or marks that nobody sees in 2 %, as models leave them behind. They are a list, and a list has gaps: of 62 hostile
+texts, written before the list was widened by them, it had found 24 whole. What speaks of neither answer nor judge (a
+filler, a count to forty) is not found.
 """
 
 from __future__ import annotations
