@@ -6,7 +6,7 @@ A sentence is found where it does that in so many words, in English or a dozen o
 spaced out, in look-alike letters or in ROT13. What is found is named by family; `others` is what a reader would miss.
 
 The patterns (`hostile-1.toml`) are conservative: in 11,748 published answers they find 6 sentences, and marks of
-a chat or marks that nobody sees in 2 %, as models leave them behind. They are a list, and lists have gaps: of 62 hostile
+a chat or marks that nobody sees in 2 %, as models leave them behind. A list has gaps: of 62 hostile
 texts, written before the list was widened by them, it had found 24 whole. What speaks of neither answer nor judge (a
 filler, a count to forty) is not found.
 """
