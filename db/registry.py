@@ -183,13 +183,19 @@ class CapabilityEntry(_Strict):
 
 
 class JudgeEntry(_Strict):
-    """A judge: a method, and the language model that it asks where the method needs one."""
+    """A judge: a method, and the models that it asks where the method needs them: a language model, an embedder."""
 
     name: Name
     method: Name
     model: Name | None = None
+    embedder: Name | None = None
     timeout: Annotated[float, Field(gt=0, le=3600)] = 120.0
     params: dict[str, Any] = {}
+
+    @property
+    def asks(self) -> tuple[str, ...]:
+        """Models that it needs in its process."""
+        return tuple(name for name in (self.model, self.embedder) if name is not None)
 
 
 class PlannerEntry(_Strict):
@@ -264,8 +270,7 @@ class Registry(_Strict):
         for name, capability in self.capabilities.items():
             yield f"capabilities.{name}.judge", "judges", capability.judge
         for name, judge in self.judges.items():
-            if judge.model is not None:
-                yield f"judges.{name}.model", "models", judge.model
+            yield from ((f"judges.{name}: the model", "models", model) for model in judge.asks)
         for kind, entries in (("planners", self.planners), ("integrators", self.integrators)):
             for name, entry in entries.items():
                 yield from ((f"{kind}.{name}: the model", "models", model) for model in entry.asks)
@@ -315,8 +320,7 @@ class Registry(_Strict):
 
     def asked_by_judges(self) -> set[str]:
         """Models that the judges of the served capabilities ask."""
-        asked = {self.judges[name].model for name in self.judges_in_use()}
-        return {model for model in asked if model is not None}
+        return {model for name in self.judges_in_use() for model in self.judges[name].asks}
 
     def restricted_to(self, profile: str) -> Registry:
         """The same registry with the models of one profile, and those that its judges, planner and integrator ask.
@@ -333,7 +337,7 @@ class Registry(_Strict):
             for name, entry in self.capabilities.items()
         }
         served = {self.models[name].capability for name in chosen.models}
-        asked = {self.judges[capabilities[name].judge].model for name in served}
+        asked = {model for name in served for model in self.judges[capabilities[name].judge].asks}
         if chosen.planner is not None:
             asked |= set(self.planners[chosen.planner].asks)
         if chosen.integrator is not None:
@@ -342,7 +346,7 @@ class Registry(_Strict):
         return Registry.model_construct(
             models=models,
             capabilities=capabilities,
-            judges={name: entry for name, entry in self.judges.items() if entry.model is None or entry.model in models},
+            judges={name: entry for name, entry in self.judges.items() if set(entry.asks) <= set(models)},
             planners={name: entry for name, entry in self.planners.items() if set(entry.asks) <= set(models)},
             integrators={name: entry for name, entry in self.integrators.items() if set(entry.asks) <= set(models)},
             profiles={profile: chosen},

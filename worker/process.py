@@ -89,7 +89,8 @@ class ModelProcess:
                         f"Judge {name!r} needs probabilities, which backend of {entry.model!r} does not give."
                     )
                 language_model = backend
-            self._judges[name] = create_judge(entry, language_model)
+            embedder = self.backend(entry.embedder) if entry.embedder else None
+            self._judges[name] = create_judge(entry, language_model, embedder)
         return self._judges[name]
 
     def planner(self, name: str) -> Planner:

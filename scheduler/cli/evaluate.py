@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from scheduler.evaluation.ablation.command import ablation_command
+from scheduler.evaluation.attack.command import attack_command
 from scheduler.evaluation.pipeline.command import pipeline_command
 from scheduler.evaluation.planner.command import planner_command
 from scheduler.evaluation.selectors.command import selectors_command
@@ -17,4 +18,5 @@ def register(app: typer.Typer) -> None:
     evaluate.command("selectors")(selectors_command)
     evaluate.command("ablation")(ablation_command)
     evaluate.command("pipeline")(pipeline_command)
+    evaluate.command("attack")(attack_command)
     app.add_typer(evaluate, name="evaluate")

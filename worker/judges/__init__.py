@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from db.registry import JudgeEntry
-    from worker.backends import LanguageModel
+    from worker.backends import Backend, LanguageModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,9 @@ class Decision:
 
 
 class Judge(ABC):
-    """A way to rank answers."""
+    """A way to rank answers. `embeds`: its constructor takes a sentence embedder as well."""
+
+    embeds = False
 
     def __init__(self, entry: JudgeEntry, language_model: LanguageModel | None) -> None:
         self.entry = entry
@@ -87,12 +89,13 @@ METHODS = {
 }
 
 
-def create_judge(entry: JudgeEntry, language_model: LanguageModel | None) -> Judge:
+def create_judge(entry: JudgeEntry, language_model: LanguageModel | None, embedder: Backend | None = None) -> Judge:
     """The judge that the registry names. Raises `RegistryError` for an unknown method."""
     try:
         module, _, name = METHODS[entry.method].partition(":")
     except KeyError:
         known = ", ".join(sorted(METHODS))
         raise RegistryError(f"judges.{entry.name}.method = {entry.method!r} is unknown; there are: {known}.") from None
-    judge: Judge = getattr(import_module(module), name)(entry, language_model)
+    kind: Any = getattr(import_module(module), name)
+    judge: Judge = kind(entry, language_model, embedder) if kind.embeds else kind(entry, language_model)
     return judge

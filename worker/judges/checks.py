@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from db.registry import JudgeEntry
-    from worker.backends import LanguageModel
+    from worker.backends import Backend, LanguageModel
     from worker.judges import Answer
 
 
@@ -58,13 +58,17 @@ class Checked:
 class Checks(Judge):
     """Ranks by checks, and by another judge among those that pass."""
 
-    def __init__(self, entry: JudgeEntry, language_model: LanguageModel | None) -> None:
+    embeds = True
+
+    def __init__(
+        self, entry: JudgeEntry, language_model: LanguageModel | None, embedder: Backend | None = None
+    ) -> None:
         super().__init__(entry, language_model)
         self._params = checked_params(entry, ChecksParams)
         self._then = None
         if self._params.then is not None:
             then = {"method": self._params.then.method, "params": self._params.then.params}
-            self._then = create_judge(entry.model_copy(update=then), language_model)
+            self._then = create_judge(entry.model_copy(update=then), language_model, embedder)
 
     def decide(self, question: Question) -> Decision:
         """Rank the answers. Raises what the judge behind raises."""

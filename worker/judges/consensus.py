@@ -54,6 +54,8 @@ class Agreement:
 class Consensus(Judge):
     """Ranks by agreement."""
 
+    embeds = True
+
     def __init__(
         self, entry: JudgeEntry, language_model: LanguageModel | None, embedder: Backend | None = None
     ) -> None:

@@ -31,6 +31,8 @@ class LLMConsensusParams(JudgeParams):
 class LLMConsensus(Choice):
     """Ranks by the probability that the model, shown the similarities, names an answer's letter."""
 
+    embeds = True
+
     def __init__(
         self, entry: JudgeEntry, language_model: LanguageModel | None, embedder: Backend | None = None
     ) -> None:

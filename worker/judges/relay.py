@@ -27,7 +27,7 @@ from worker.params import Params, checked_params
 
 if TYPE_CHECKING:
     from db.registry import JudgeEntry
-    from worker.backends import LanguageModel
+    from worker.backends import Backend, LanguageModel
     from worker.judges import Question
 
 log = get_logger(__name__)
@@ -42,11 +42,15 @@ class RelayParams(Params):
 class Relay(Judge):
     """Decides as the first judge that can."""
 
-    def __init__(self, entry: JudgeEntry, language_model: LanguageModel | None) -> None:
+    embeds = True
+
+    def __init__(
+        self, entry: JudgeEntry, language_model: LanguageModel | None, embedder: Backend | None = None
+    ) -> None:
         super().__init__(entry, language_model)
         row = checked_params(entry, RelayParams).judges
         entries = [entry.model_copy(update={"method": one.method, "params": one.params}) for one in row]
-        self._judges = [create_judge(one, language_model) for one in entries]
+        self._judges = [create_judge(one, language_model, embedder) for one in entries]
 
     def decide(self, question: Question) -> Decision:
         """Ask one after the other. Raises what the last one raises."""
