@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from db.errors import UsageError
@@ -77,7 +77,27 @@ def fold_of(group: str, folds: int = FOLDS) -> int:
 
 
 def fit(examples: Sequence[Example]) -> Fit:
-    """Fit on preferences between answers of one question. Raises `UsageError` where there are too few."""
+    """Fit on preferences between answers of one question. Raises `UsageError` where there are too few.
+
+    Where all else does not choose better on held-out groups than whose answer it is, that alone is what is fitted.
+    """
+    everything = _fit(examples)
+    by_model = [
+        replace(one, features=tuple({n: v for n, v in row.items() if n.startswith("by:")} for row in one.features))
+        for one in examples
+    ]
+    if not any(row for one in by_model for row in one.features):
+        return everything
+    alone = _fit(by_model)
+    gain = sum(
+        example.scores[_best(mine)] - example.scores[_best(theirs)]
+        for example, mine, theirs in zip(examples, everything.held_out, alone.held_out, strict=True)
+    ) / len(examples)
+    chosen = everything if gain > 0 else alone
+    return replace(chosen, card=chosen.card | {"gain_over_models_alone": gain})
+
+
+def _fit(examples: Sequence[Example]) -> Fit:
     import numpy as np
 
     names = sorted({name for example in examples for row in example.features for name in row})
@@ -103,6 +123,10 @@ def fit(examples: Sequence[Example]) -> Fit:
         card={"priors": [one.prior for one in found], "temperature": temperature, "pairs": len(pairs.rows)}
         | calibration([float(value) * temperature for value in margins], [example.group for example in examples]),
     )
+
+
+def _best(strengths: Sequence[float]) -> int:
+    return max(range(len(strengths)), key=lambda place: strengths[place])
 
 
 @dataclass(frozen=True, kw_only=True)
