@@ -258,3 +258,17 @@ def test_what_is_aimed_at_the_judge_is_no_evidence(hostile: str) -> None:
     # then a text that speaks to it counts for nothing, and the verdict says that it was there
     assert decision.ranking[0].int == (2 if hostile == "leave" else 1)
     assert "aimed at a judge" in decision.reason
+
+
+def test_where_nothing_else_helps_only_the_model_counts() -> None:
+    # given a model that is better two times of three, and answers' forms that say nothing
+    dice = random.Random(3)  # noqa: S311
+    examples = []
+    for number in range(60):
+        forms = [{f"form-{n}": dice.random() for n in range(12)} for _ in range(2)]
+        rows = ({"by:strong": 1.0, **forms[0]}, {"by:weak": 1.0, **forms[1]})
+        examples.append(Example(group=str(number), features=rows, scores=(1.0, 0.0) if number % 3 else (0.0, 1.0)))
+    fitted = fit(examples)
+    assert {name for name in fitted.weights.weights if not name.startswith("by:")} == set()
+    assert fitted.weights.weights["by:strong"] > fitted.weights.weights["by:weak"]
+    assert fitted.card["gain_over_models_alone"] <= 0
