@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from worker.judges.fitting import Example
 
 FILE = "jury.json"
-KEPT = 0.005  # what a cascade may lose to the jury: chance of having the best answer, on rows held out of the fit
-MOST_ASKED = 0.5  # of the questions: a cascade that asks more saves too little
+KEPT = 0.001  # what a cascade may lose to the jury: chance of having the best answer, on rows held out of the fit
+MOST_ASKED = 0.45  # of the questions: a cascade saves at least half, with a margin for questions to come
 #: Where nothing was fitted: confidence of the cheap jurors below which the language model is asked.
 PRIOR_THRESHOLD = 0.75
 
@@ -84,7 +84,8 @@ def fit_capability(
 
     Raises `UsageError` where there are too few preferences.
     """
-    fitted = fit(cheap)
+    # With a language model to ask, the cheap weights say when to ask it: for that they hear everything.
+    fitted = fit(cheap, guarded=full is None)
     card: dict[str, Any] = {"groups": len({example.group for example in cheap}), "cheap": fitted.card}
     if full is None:
         return Fitted(cheap=dict(fitted.weights.weights), card=card)
@@ -102,7 +103,7 @@ def fit_capability(
 def cascade_threshold(
     examples: Sequence[Example], cheap: Sequence[Sequence[float]], full: Sequence[Sequence[float]]
 ) -> tuple[float, dict[str, float]]:
-    """The lowest threshold that keeps what the full jury scores, on held-out strengths, and asks for half at most.
+    """The lowest threshold that keeps what the full jury scores, on held-out strengths, within `MOST_ASKED`.
 
     Below the threshold of confidence the language model is asked. What not asking costs is taken from the full jury's
     own chances: the labels say the same with far more noise. Returns it with what it saves and loses, also by labels.

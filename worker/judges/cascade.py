@@ -2,8 +2,8 @@
 
 What costs nothing is weighed first. If the calibrated chance that its favourite is best reaches the threshold, that is
 the verdict; else the language model is asked and the full jury decides. The threshold is fitted with the weights, on
-groups held out of them: the lowest that keeps what the jury scores and asks for half of the questions at most. Without
-an artifact it asks wherever the prior's favourite leads by little.
+groups held out of them: the lowest that keeps what the jury scores while it asks about less than half of the questions.
+Without an artifact it asks wherever the prior's favourite leads by little.
 """
 
 from __future__ import annotations

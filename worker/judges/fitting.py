@@ -76,17 +76,17 @@ def fold_of(group: str, folds: int = FOLDS) -> int:
     return int(hashlib.sha256(f"fold {group}".encode()).hexdigest()[:8], 16) % folds
 
 
-def fit(examples: Sequence[Example]) -> Fit:
+def fit(examples: Sequence[Example], *, guarded: bool = True) -> Fit:
     """Fit on preferences between answers of one question. Raises `UsageError` where there are too few.
 
-    Where all else does not choose better on held-out groups than whose answer it is, that alone is what is fitted.
+    Guarded, whose answer it is counts alone where all else does not choose better on held-out groups.
     """
     everything = _fit(examples)
     by_model = [
         replace(one, features=tuple({n: v for n, v in row.items() if n.startswith("by:")} for row in one.features))
         for one in examples
     ]
-    if not any(row for one in by_model for row in one.features):
+    if not guarded or not any(row for one in by_model for row in one.features):
         return everything
     alone = _fit(by_model)
     gain = sum(
