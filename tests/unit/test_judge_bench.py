@@ -1,4 +1,4 @@
-"""The bench of judges on little sets of the published forms: what a judge is shown, how it is split, what is counted."""
+"""The bench of judges on little sets of the published forms: how they are split, what is asked, what is counted."""
 
 from __future__ import annotations
 
@@ -11,69 +11,17 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from db.errors import UsageError
 from db.registry import JudgeEntry, Registry
 from scheduler.evaluation.judges import command
 from scheduler.evaluation.judges.bench import Bench
-from scheduler.evaluation.judges.cases import case_of, keys_of, splits
+from scheduler.evaluation.judges.cases import splits
 from scheduler.evaluation.judges.metrics import by_group, group_interval, standard_error
 from scheduler.evaluation.judges.pairs import judge_figures, raw_choices
 from scheduler.evaluation.judges.replies import Remembering, Replies
-from scheduler.evaluation.judges.rows import ASSISTANT, preferred, read_set
+from scheduler.evaluation.judges.rows import ASSISTANT, read_set
 from scheduler.evaluation.judges.selection import outcomes, pooled, selection_figures
+from tests.unit.judge_sets import duels, sums, written
 from worker.judges import Decision
-
-LABELS = {"score", "correct", "reference", "references", "P", "R", "experts", "turkers", "label", "human", "judge_gpt35",
-          "judge_pandalm7b", "autoj13b", "autoj13b_swapped", "gpt4_order12", "gpt4_order21", "gpt35_order12",
-          "gpt35_order21"}  # fmt: skip
-
-MULTI: dict[str, dict[str, Any]] = {
-    "problem": {
-        "id": "p", "instruction": "What is 1 + 1?", "reference": "2",
-        "candidates": [{"model": m, "output": f"A: {m[-1]}", "correct": int(m == "m2")} for m in ("m1", "m2")],
-    },
-    "summary": {
-        "id": "s", "source_text": "A long text.",
-        "candidates": [
-            {"model": m, "output": f"{m} said", "score": 3.5, "experts": [3, 4], "turkers": [1, 2]} for m in ("m1", "m2")
-        ],
-    },
-    "picture": {
-        "id": "q", "question": "How many?", "choices": ["2", "3"], "unit": None, "image": "1.jpg", "reference": "3",
-        "caption_bard": "Three.", "ocr": "[]",
-        "candidates": [
-            {"model": m, "output": "So many", "prediction": m[-1], "correct": int(m == "m2")} for m in ("m1", "m2")
-        ],
-    },
-    "caption": {
-        "id": "c", "image": "1.jpg", "references": ["A cat."],
-        "candidates": [{"model": m, "output": m, "score": 4.5, "P": 5, "R": 4} for m in ("m1", "m2", "Human")],
-    },
-    "dialogue": {
-        "id": "d", "dialogue": "hi", "fact": "cats purr",
-        "candidates": [
-            {"model": m, "output": m, "score": 2.0, "human": {"naturalness": 3}}
-            for m in ("m1", "m2", "Original Ground Truth", "New Human Generated")
-        ],
-    },
-}  # fmt: skip
-PAIRS: dict[str, dict[str, Any]] = {
-    "annotated": {
-        "id": 1, "instruction": "Sum up.", "input": "text", "output_1": "one", "output_2": "two", "model_1": "a",
-        "model_2": "b", "human": [1, 1, 2], "judge_gpt35": "1", "judge_pandalm7b": "2",
-    },
-    "labelled": {"id": 1, "instruction": "Sum up.", "output_1": "one", "output_2": "two", "label": 1, "autoj13b": 1},
-    "scored": {
-        "id": 1, "instruction": "Sum up.", "output_1": "one", "output_2": "two", "gpt4_order12": [9.0, 8.0],
-        "gpt4_order21": [8.0, 8.0], "gpt35_order12": [1.0, 8.0], "gpt35_order21": [1.0, 8.0],
-    },
-    "translated": {
-        "id": 1, "source": "Sälem", "reference": "Hello", "system_1": "s1", "system_2": "s2", "output_1": "Hello",
-        "output_2": "Hallo", "label": 1,
-    },
-}  # fmt: skip
-OTHER_LABELS = {"human": [2, 2, 2], "gpt4_order12": [1.0, 9.0], "gpt4_order21": [1.0, 9.0], "label": 2, "score": 1.0,
-                "correct": 0}  # fmt: skip
 
 
 class Liking:
@@ -91,139 +39,9 @@ class Liking:
         return [-1.0 if self.word in text else -9.0 for text in continuations]
 
 
-def written(folder: Path, rows: Sequence[dict[str, Any]], name: str = "set") -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-def relabelled(value: Any) -> Any:
-    """The same row with every label changed."""
-    if isinstance(value, dict):
-        return {
-            key: OTHER_LABELS.get(key, "changed") if key in LABELS and not isinstance(item, dict) else relabelled(item)
-            for key, item in value.items()
-        }
-    return [relabelled(item) for item in value] if isinstance(value, list) else value
-
-
-def sums(count: int = 120) -> list[dict[str, Any]]:
-    """Sums that the first of three models solves mostly; where it does not, the two others agree on the right one."""
-    rows = []
-    for number in range(count):
-        strong = number % 4 != 0
-        rest = number if not strong else number + 7
-        said = {"strong": number if strong else number + 1, "weak-1": rest, "weak-2": rest if not strong else rest + 1}
-        rows.append(
-            {
-                "id": f"sum/{number}", "instruction": f"What is {number} + 0?", "reference": str(number),
-                "candidates": [
-                    {"model": m, "output": f"I add.\n#### {n}", "correct": int(n == number)} for m, n in said.items()
-                ],
-            }
-        )  # fmt: skip
-    return rows
-
-
-def duels(count: int = 120) -> list[dict[str, Any]]:
-    """Pairs whose better answer ends with a full stop and is the shorter one."""
-    rows = []
-    for number in range(count):
-        good, bad = f"Answer {number}.", f"Answer {number} and so on and on"
-        first = number % 2 == 0
-        rows.append(
-            {
-                "id": number, "instruction": f"Question {number}?", "output_1": good if first else bad,
-                "output_2": bad if first else good, "label": 1 if first else 2,
-            }
-        )  # fmt: skip
-    return rows
-
-
 def bench(method: str, kind: Any = ASSISTANT, model: Remembering | None = None, **options: Any) -> Bench:
     entry = JudgeEntry(name=method, method=method, params=options.pop("params", {}))
     return Bench(entry=entry, model=model, kind=kind, **options)
-
-
-# --- what a judge is shown --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("row", [*MULTI.values(), *PAIRS.values()], ids=[*MULTI, *PAIRS])
-@pytest.mark.parametrize("blind", [False, True])
-def test_labels_change_no_question(tmp_path: Path, row: dict[str, Any], blind: bool) -> None:  # noqa: FBT001
-    # given a row, and the same with every label changed
-    plain = read_set(written(tmp_path / "a", [row]))
-    turned = read_set(written(tmp_path / "b", [relabelled(row)]))
-    assert plain.rows[0].scores != turned.rows[0].scores
-    # then a judge reads the same
-    asked = [
-        case_of(one.rows[0], sorted(one.rows[0].answers), one.kind, blind=blind).question for one in (plain, turned)
-    ]
-    assert asked[0] == asked[1]
-
-
-def test_only_known_fields_are_shown(tmp_path: Path) -> None:
-    for number, row in enumerate([*MULTI.values(), *PAIRS.values()]):
-        read = read_set(written(tmp_path / str(number), [row | {"secret": "LEAK", "correct_answer": "LEAK"}]))
-        case = case_of(read.rows[0], sorted(read.rows[0].answers), read.kind)
-        assert "LEAK" not in repr(case.question)
-
-
-@pytest.mark.parametrize("name", ["caption", "dialogue"])
-def test_people_are_no_candidates(tmp_path: Path, name: str) -> None:
-    assert set(read_set(written(tmp_path, [MULTI[name]])).rows[0].answers) == {"m1", "m2"}
-
-
-def test_a_picture_is_told_in_words_and_no_answer_is_empty(tmp_path: Path) -> None:
-    row = MULTI["picture"] | {
-        "candidates": [{"model": "m1", "output": "cannot see", "prediction": None, "correct": 0}]
-    }  # fmt: skip
-    read = read_set(written(tmp_path, [row])).rows[0]
-    assert read.answers == {"m1": ""}
-    for words in ("How many?", "2; 3", "Three."):
-        assert words in read.request
-
-
-def test_blind_nothing_says_who_answered(tmp_path: Path) -> None:
-    read = read_set(written(tmp_path, sums(40)))
-    keys = keys_of(read.rows, 3)
-    cases = [case_of(row, keys, read.kind, blind=True) for row in read.rows]
-    for case in cases:
-        assert not {answer.model for answer in case.question.answers} & set(keys)
-    # and neither a place nor a rank does
-    first = {case.key(case.question.answers[0].id) for case in cases}
-    assert first == set(keys)
-
-
-def test_places_of_a_pair_are_drawn_by_lot(tmp_path: Path) -> None:
-    read = read_set(written(tmp_path, duels(60)))
-    cases = [case_of(row, ["1", "2"], read.kind) for row in read.rows]
-    first = [case.key(case.question.answers[0].id) for case in cases]
-    assert 15 < first.count("1") < 45
-    swapped = case_of(read.rows[0], ["1", "2"], read.kind, swapped=True)
-    assert swapped.question.answers == tuple(
-        type(a)(id=a.id, model=a.model, text=a.text, rank=a.rank) for a in swapped.question.answers
-    )
-    assert [a.id for a in swapped.question.answers] == [a.id for a in cases[0].question.answers][::-1]
-
-
-@pytest.mark.parametrize(
-    ("row", "better"),
-    [({"human": [1, 1, 2]}, 1), ({"human": [0, 1, 2]}, 0), ({"human": [0, 0, 2]}, 0), ({"label": 2}, 2),
-     ({"gpt4_order12": [9, 8], "gpt4_order21": [8, 9]}, 0)],
-)  # fmt: skip
-def test_who_is_better(row: dict[str, Any], better: int) -> None:
-    assert preferred(row) == better
-
-
-@pytest.mark.parametrize(
-    "line", ["{}", "[]", "nonsense", '{"instruction": "x", "output_1": "a", "output_2": "b", "label": 3}']
-)
-def test_what_cannot_be_read_is_named(tmp_path: Path, line: str) -> None:
-    (tmp_path / "set.jsonl").write_text(line + "\n")
-    with pytest.raises(UsageError, match="line 1"):
-        read_set(tmp_path / "set.jsonl")
 
 
 # --- splits -----------------------------------------------------------------------------------------------------------
