@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from db.errors import BakeoffError
 from db.logs import configure_logging, get_logger
 from db.settings import load_settings
-from scheduler.cli import evaluate, leaderboard, models, operate, prefer, processes, tasks, upkeep
+from scheduler.cli import evaluate, judge, leaderboard, models, operate, prefer, processes, tasks, upkeep
 
 app = typer.Typer(
     name="bakeoff",
@@ -32,6 +32,7 @@ models.register(app)
 upkeep.register(app)
 prefer.register(app)
 leaderboard.register(app)
+judge.register(app)
 evaluate.register(app)
 
 

@@ -6,6 +6,7 @@ import typer
 
 from scheduler.evaluation.ablation.command import ablation_command
 from scheduler.evaluation.attack.command import attack_command
+from scheduler.evaluation.judges.command import judge_command, selection_command
 from scheduler.evaluation.pipeline.command import pipeline_command
 from scheduler.evaluation.planner.command import planner_command
 from scheduler.evaluation.selectors.command import selectors_command
@@ -18,5 +19,7 @@ def register(app: typer.Typer) -> None:
     evaluate.command("selectors")(selectors_command)
     evaluate.command("ablation")(ablation_command)
     evaluate.command("pipeline")(pipeline_command)
+    evaluate.command("judge")(judge_command)
+    evaluate.command("selection")(selection_command)
     evaluate.command("attack")(attack_command)
     app.add_typer(evaluate, name="evaluate")
