@@ -66,7 +66,7 @@ class Work:
     attachments: list[dict[str, Any]]
     options: dict[str, Any]
     input_key: bytes | None
-    results: dict[str, str] | None  # what the winners said whose output the inputs name
+    results: dict[str, str] | None = None  # what the winners said whose output the inputs name
 
 
 @dataclass(frozen=True, kw_only=True)

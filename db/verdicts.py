@@ -48,8 +48,8 @@ class ToJudge:
     max_attempts: int
     failed: int
     candidates: list[Attempted]
-    inputs: list[dict[str, Any]]
-    results: dict[str, str] | None  # what the winners said whose output the inputs name
+    inputs: list[dict[str, Any]] = field(default_factory=list)
+    results: dict[str, str] | None = None  # what the winners said whose output the inputs name
 
 
 @dataclass(frozen=True, kw_only=True)

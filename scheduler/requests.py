@@ -132,7 +132,6 @@ def check_request(
     value and the way out.
     """
     _check_sizes(settings, request, options, len(media_types))
-    _check_known(registry, options)
     for key, name, known in (
         ("planner", options.planner, registry.planners),
         ("integrate", options.integrate, registry.integrators),
@@ -146,6 +145,7 @@ def check_request(
     if options.subtasks is not None:
         plan = _explicit(registry, settings, request, capability, options, media_types)
     elif capability is None and planner_of(registry, options) is not None:
+        _check_known(registry, options)
         return None
     else:
         plan = only_step(registry, request, capability, media_types)

@@ -372,30 +372,3 @@ def test_tasks_wait_for_a_planner_and_why_says_so(planning: Installation) -> Non
     # and is planned when one comes
     planning.start("thinker", "worker", "--planner", "--integrator")
     wait_until(lambda: planning.query("SELECT FROM task WHERE id = :t AND status = 'done'", t=task), 40, planning.logs)
-
-
-def test_rows_that_are_too_much_together_hold_nobody_up(planning: Installation) -> None:
-    # given tasks of a stranger that read a long request a thousand times each, or copy long params thirty times
-    steps = [{"id": f"s{n}", "capability": "text-generation", "inputs": [{"request": True}] * 30} for n in range(32)]
-    copies = [{"id": f"s{n}", "capability": "text-generation", "inputs": [{"request": True}]} for n in range(32)]
-    planning.query(
-        """
-        INSERT INTO task (request, source, options, run_at, deadline)
-        SELECT repeat('x', 99000), 'stranger', CAST(:long AS jsonb), CAST(NULL AS timestamptz), now() + interval '10 s'
-        FROM generate_series(1, 30) UNION ALL
-        SELECT 'x', 'stranger', CAST(:wide AS jsonb), NULL, now() + interval '10 s' FROM generate_series(1, 40)
-        """,
-        long=json.dumps({"subtasks": steps}),
-        wide=json.dumps({"subtasks": copies, "params": {"x": [1] * 5500}}),
-    )
-
-    # then an honest one is planned all the same
-    honest = ask(planning, "just talk")
-
-    assert honest["status"] == "done"
-    planning.run("cancel", "--source", "stranger")
-    (refused,) = planning.query(
-        "SELECT count(*) AS n, min(error ->> 'message') AS why FROM task WHERE source = 'stranger' AND status = 'failed'"
-    )
-    assert refused.n == 40
-    assert "The params of the plan's 32 subtasks have" in refused.why

@@ -14,6 +14,7 @@ from scheduler.evaluation.pipeline.report import most_downloaded
 from scheduler.evaluation.pipeline.running import workers_of
 
 TABLES = tomllib.loads((Path(__file__).resolve().parents[2] / "models.toml").read_text())
+TABLES["capabilities"]["text-generation"]["judge"] = "smollm2-nll"  # which asks one of the candidates
 MODELS = {
     READ: ["rapidocr", "ddddocr"],
     HEAR: ["whisper-base", "pocketsphinx-en-us"],
