@@ -90,8 +90,9 @@ def return_message(connection: Connection, message: UUID) -> int:
     return sum(
         connection.execute(
             text(
-                f"UPDATE {leased.table} SET status = {leased.returns}, token = NULL, lease_until = NULL, "  # noqa: S608
-                "message_id = NULL, sent_at = NULL, not_before = now(), attempt = greatest(attempt - 1, 0) "
+                f"UPDATE {leased.table} SET status = {leased.returns}, token = NULL, "  # noqa: S608 - our enum
+                "lease_until = NULL, message_id = NULL, sent_at = NULL, not_before = now(), "
+                "attempt = greatest(attempt - 1, 0) "
                 f"WHERE message_id = :message AND {leased.held}"
             ),
             {"message": message},
@@ -109,8 +110,9 @@ def give_back(
     """
     return connection.execute(
         text(
-            f"UPDATE {leased.table} SET status = {leased.returns}, token = NULL, lease_until = NULL, "  # noqa: S608
-            "message_id = NULL, sent_at = NULL, not_before = now() + make_interval(secs => :delay), "
+            f"UPDATE {leased.table} SET status = {leased.returns}, token = NULL, "  # noqa: S608 - our enum
+            "lease_until = NULL, message_id = NULL, sent_at = NULL, "
+            "not_before = now() + make_interval(secs => :delay), "
             "attempt = greatest(attempt - CASE WHEN id = ANY(CAST(:uncharge AS uuid[])) THEN 1 ELSE 0 END, 0) "
             f"WHERE token = :token AND {leased.held}"
         ),

@@ -293,7 +293,7 @@ class Registry(_Strict):
             if model.capability == capability and model.name not in self.asked_only
         ]
 
-    @property
+    @cached_property
     def served(self) -> set[str]:
         """Capabilities that some model does."""
         return {model.capability for model in self.models.values() if model.name not in self.asked_only}

@@ -7,6 +7,7 @@ limits do not fit refuses to start with a sentence (`SettingsError`).
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -217,6 +218,11 @@ class Settings(BaseSettings):
                 f"BAKEOFF_CANDIDATES ({self.candidates}) is over BAKEOFF_MAX_CANDIDATES ({self.max_candidates})"
             )
         return self
+
+    def selectors_for(self, capability: str, *said: Sequence[str] | None) -> tuple[str, ...]:
+        """Who proposes models: the first of those `said` that says anything, else the capability, else the setting."""
+        entry = self.registry.capabilities.get(capability)
+        return tuple(next(filter(None, (*said, entry.selectors if entry else None)), self.selectors))
 
     @property
     def breaker(self) -> BreakerRules:

@@ -23,11 +23,7 @@ class Chooser:
     def __init__(self, settings: Settings, histories: Histories | None = None) -> None:
         self._settings = settings
         self._histories = histories
-        self._learning = {
-            name
-            for name, entry in settings.registry.capabilities.items()
-            if learns(entry.selectors or settings.selectors)
-        }
+        self._learning = {name for name in settings.registry.capabilities if learns(settings.selectors_for(name))}
         self._same: dict[tuple[Any, ...], list[Chosen]] = {}
 
     def refresh(self, capabilities: Sequence[str]) -> None:
@@ -47,9 +43,7 @@ class Chooser:
 
     def selectors_of(self, capability: str, options: Mapping[str, Any]) -> tuple[str, ...]:
         """Who proposes models: what the task says, else the capability, else the setting."""
-        entry = self._settings.registry.capabilities.get(capability)
-        said = options.get("selectors") or (entry.selectors if entry else None) or self._settings.selectors
-        return tuple(said)
+        return self._settings.selectors_for(capability, options.get("selectors"))
 
     def texts_of(self, connection: Connection, subtasks: Sequence[ReadySubtask]) -> dict[UUID, str]:
         """What those of these subtasks are about whose selectors want to know."""

@@ -26,10 +26,10 @@ from scheduler.requests import (
     check_step,
     integrator_of,
     only_step,
+    options_of,
     parse_attachments,
     parse_options,
     planner_of,
-    selectors_of,
 )
 from worker.cleaning import clean_text
 from worker.inputs import words_of
@@ -198,10 +198,9 @@ def _needs_a_ranking(settings: Settings, plan: Plan, options: TaskOptions) -> bo
     if planner is None or planner.model is None:
         return False
     return any(
-        ASKS_A_MODEL in selectors_of(settings.registry, step, check_step(settings.registry, settings, step, options),
-                                     settings)
+        ASKS_A_MODEL in settings.selectors_for(step.capability, options_of(step, options).selectors)
         for step in plan.steps
-    )  # fmt: skip
+    )
 
 
 def _to_be_planned(settings: Settings, plan: Plan | None, options: TaskOptions) -> dict[str, Any]:

@@ -264,21 +264,19 @@ def candidates_of(entry: CapabilityEntry, options: TaskOptions, settings: Settin
     return options.candidates or len(options.models) or entry.candidates or settings.candidates
 
 
-def selectors_of(registry: Registry, step: Step, options: TaskOptions, settings: Settings) -> tuple[str, ...]:
-    """Who proposes models for a step: the caller's choice, else the capability's, else the setting."""
-    return options.selectors or registry.capabilities[step.capability].selectors or settings.selectors
-
-
 def served(registry: Registry, name: str) -> CapabilityEntry:
     """A capability that a model of this installation serves. Raises `InvalidRequest` with those there are."""
-    able = sorted(registry.served)
     if name not in registry.capabilities:
         variants = [known for known in registry.capabilities if known.partition("/")[0] == name]
-        hint = f" Did you mean {' or '.join(sorted(variants))}?" if variants else f" There are: {', '.join(able)}."
+        hint = (
+            f" Did you mean {' or '.join(sorted(variants))}?"
+            if variants
+            else f" There are: {', '.join(sorted(registry.served))}."
+        )
         raise InvalidRequest(f"No capability {name!r}.{hint}")
-    if name not in able:
+    if name not in registry.served:
         raise InvalidRequest(
-            f"No model of this installation serves {name!r}; it serves: {', '.join(able)}. "
+            f"No model of this installation serves {name!r}; it serves: {', '.join(sorted(registry.served))}. "
             "Add a model to models.toml, or choose another profile with BAKEOFF_PROFILE."
         )
     return registry.capabilities[name]

@@ -7,9 +7,8 @@ judged and leaves the rest alone, so it may run any number of times.
 
 from __future__ import annotations
 
-import math
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -19,7 +18,6 @@ from celery.exceptions import SoftTimeLimitExceeded
 from sqlalchemy import Connection
 
 from db.breaker import Guarded, note_failure, note_success
-from db.engine import transaction, wait_for_postgres
 from db.errors import RefusedNow
 from db.lease import Claim, Leased, charge, give_back
 from db.logs import get_logger
@@ -36,7 +34,7 @@ from worker.app import app
 from worker.backends import failure_from
 from worker.cleaning import clean_json, clean_text
 from worker.inputs import words_of
-from worker.judges import Answer, Decision, Question
+from worker.judges import Answer, Question, check_decision
 from worker.pace import asks
 from worker.process import ModelProcess, this_process
 from worker.renewal import Renewal
@@ -65,7 +63,7 @@ def judge_wave(process: ModelProcess, message: UUID, ids: Sequence[UUID]) -> Non
         waiting = deque(load_to_judge(connection, claim) if claim.ids else [])
         return claim, waiting, _enter(connection, claim, process.judge_pace.next_of(waiting))
 
-    claim, waiting, first = _stored(process, claim_and_begin)
+    claim, waiting, first = process.stored(claim_and_begin)
     if not first and not waiting:
         return
     with Renewal(process.engine, Leased.SUBTASK, claim.token, settings.lease_seconds) as renewal:
@@ -194,7 +192,7 @@ class _Sitting:
             )
 
     def _write(self, statement: Callable[[Connection], T]) -> T:
-        return _stored(self._process, statement)
+        return self._process.stored(statement)
 
 
 def store_decided(connection: Connection, token: UUID, decided: Sequence[tuple[ToJudge, VerdictRow]]) -> list[UUID]:
@@ -204,17 +202,6 @@ def store_decided(connection: Connection, token: UUID, decided: Sequence[tuple[T
     for judge in sorted({subtask.judge for subtask, verdict in decided if verdict.method not in UNJUDGED}):
         note_success(connection, Guarded.JUDGE, judge)
     return ids
-
-
-def _stored(process: ModelProcess, statement: Callable[[Connection], T]) -> T:
-    """Run one transaction; a Postgres that is away is waited for, for up to one lease."""
-
-    @wait_for_postgres(process.settings.lease_seconds)
-    def attempt() -> T:
-        with transaction(process.engine) as connection:
-            return statement(connection)
-
-    return attempt()
 
 
 def _ask(process: ModelProcess, subtask: ToJudge, started: float) -> VerdictRow:
@@ -251,16 +238,6 @@ def judge_of(registry: Registry, subtask: ToJudge) -> str:
     if subtask.judge in registry.judges or subtask.capability not in registry.capabilities:
         return subtask.judge
     return registry.capabilities[subtask.capability].judge
-
-
-def check_decision(decision: Decision, candidates: Sequence[UUID]) -> None:
-    """Raise `ValueError` where a judge ranked other things than it was given, or scored them with no number."""
-    if Counter(decision.ranking) != Counter(candidates):
-        raise ValueError("the ranking is not one of the candidates that were asked about")
-    if not set(decision.scores) <= set(candidates):
-        raise ValueError("a score is about something that was not asked about")
-    if not all(math.isfinite(score) for score in decision.scores.values()):
-        raise ValueError("a score is not a number")
 
 
 def only_candidate(subtask: ToJudge) -> VerdictRow:

@@ -133,11 +133,8 @@ def _ranked(
     `rankings` by capability: it is asked once for each.
     """
     entry = process.registry.capabilities[step.capability]
-    selectors = (
-        step.options.get("selectors")
-        or thought.options.get("selectors")
-        or entry.selectors
-        or process.settings.selectors
+    selectors = process.settings.selectors_for(
+        step.capability, step.options.get("selectors"), thought.options.get("selectors")
     )
     asks = process.registry.planners[planner].model if planner in process.registry.planners else None
     if RANKING not in selectors or asks is None:

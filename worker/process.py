@@ -9,14 +9,16 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Callable
 from functools import lru_cache
+from typing import TypeVar
 
 from celery.signals import worker_process_init
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.blobs import kind_of
-from db.engine import make_engine, transaction
+from db.engine import make_engine, transaction, wait_for_postgres
 from db.errors import BakeoffError
 from db.logs import configure_logging, get_logger
 from db.plan import PlanError
@@ -38,6 +40,8 @@ from worker.role import WorkerRole
 from worker.weights import locate
 
 log = get_logger(__name__)
+
+T = TypeVar("T")
 
 FIRST_RETRY, LAST_RETRY = 2.0, 30.0  # seconds between two tries to load a model
 
@@ -126,6 +130,16 @@ class ModelProcess:
             entry = self.registry.integrators[name]
             self._integrators[name] = create_integrator(entry, self.backend(entry.model) if entry.model else None)
         return self._integrators[name]
+
+    def stored(self, statement: Callable[[Connection], T]) -> T:
+        """Run one transaction; a Postgres that is away is waited for, for up to one lease."""
+
+        @wait_for_postgres(self.settings.lease_seconds)
+        def attempt() -> T:
+            with transaction(self.engine) as connection:
+                return statement(connection)
+
+        return attempt()
 
     def warm_up(self) -> None:
         """Load everything this worker is for, however often it takes, and say so in the table `worker`.

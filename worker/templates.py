@@ -15,19 +15,28 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class Prompts:
-    """The prompts of one folder. Text that goes through the filter `quoted` cannot close the tags `quotes`."""
+def tag_of(quotes: Sequence[str]) -> re.Pattern[str]:
+    """Where one of these tags is opened or closed, with blanks or without."""
+    return re.compile(rf"<(?=\s*/?\s*(?:{'|'.join(quotes)})\b)", re.IGNORECASE)
 
-    def __init__(self, folder: Path, quotes: Sequence[str]) -> None:
+
+class Prompts:
+    """The prompts of one folder. Text that goes through `quoted`, also a filter, cannot close the tags `quotes`.
+
+    `tidy`: a line that holds nothing but a Jinja block leaves no line behind. It is a property of the versions in a
+    folder, whose text never changes.
+    """
+
+    def __init__(self, folder: Path, quotes: Sequence[str], *, tidy: bool = True) -> None:
         self._folder = folder
-        self._tag = re.compile(rf"<(?=\s*/?\s*(?:{'|'.join(quotes)})\b)", re.IGNORECASE)
+        self._tag = tag_of(quotes)
         # Plain text for a language model: nothing is escaped for HTML, `quoted` guards the quotes.
         self._environment = Environment(
             loader=FileSystemLoader(folder),
             undefined=StrictUndefined,
             autoescape=False,  # noqa: S701
-            trim_blocks=True,
-            lstrip_blocks=True,
+            trim_blocks=tidy,
+            lstrip_blocks=tidy,
         )
         self._environment.filters["quoted"] = self.quoted
 

@@ -13,7 +13,6 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from db.engine import transaction, wait_for_postgres
 from db.errors import RefusedNow
 from db.lease import Leased
 from db.logs import get_logger
@@ -42,8 +41,8 @@ def think(
 ) -> None:
     """Claim a task that waits in `state`, do `work`, store what it returns. A failure is tried again, with a delay."""
     settings = process.settings
-    thought = stored(
-        process, lambda connection: claim_thinking(connection, task, state, message, settings.lease_seconds)
+    thought = process.stored(
+        lambda connection: claim_thinking(connection, task, state, message, settings.lease_seconds)
     )
     if thought is None:
         log.info("Nothing to do", action="thinking_message_empty", task=str(task), state=str(state))
@@ -59,7 +58,7 @@ def think(
             return
         finally:
             renewal.until(time.monotonic() + 2 * settings.lease_seconds)
-        ours = stored(process, store)
+        ours = process.stored(store)
     log.info(
         f"{state} took {time.monotonic() - started:.2f} s" if ours else "too late",
         action=f"{state}_stored" if ours else f"{state}_too_late",
@@ -74,15 +73,4 @@ def _after_failure(process: ModelProcess, thought: Thought, error: Exception) ->
     charged = not isinstance(error, RefusedNow)
     delay = process.settings.retry_delay * 2 ** max(0, thought.attempt - 1)
     said = {"code": failure.code, "message": clean_text(failure.message)}
-    stored(process, lambda connection: thinking_failed(connection, thought, said, delay, charged=charged))
-
-
-def stored(process: ModelProcess, statement: Callable[[Connection], T]) -> T:
-    """Run one transaction; a Postgres that is away is waited for, for up to one lease."""
-
-    @wait_for_postgres(process.settings.lease_seconds)
-    def attempt() -> T:
-        with transaction(process.engine) as connection:
-            return statement(connection)
-
-    return attempt()
+    process.stored(lambda connection: thinking_failed(connection, thought, said, delay, charged=charged))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from collections import Counter
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -70,6 +72,16 @@ class Judge(ABC):
     @abstractmethod
     def decide(self, question: Question) -> Decision:
         """Rank two answers or more. Raises where the judge itself fails; the caller retries or falls back."""
+
+
+def check_decision(decision: Decision, candidates: Sequence[UUID]) -> None:
+    """Raise `ValueError` where a judge ranked other things than it was given, or scored them with no number."""
+    if Counter(decision.ranking) != Counter(candidates):
+        raise ValueError("the ranking is not one of the candidates that were asked about")
+    if not set(decision.scores) <= set(candidates):
+        raise ValueError("a score is about something that was not asked about")
+    if not all(math.isfinite(score) for score in decision.scores.values()):
+        raise ValueError("a score is not a number")
 
 
 #: method in models.toml → "module:class"

@@ -9,12 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateNotFound
 from pydantic import Field
 
 from db.errors import RegistryError
-from worker.judges.reading import Hostile, escape_tags
+from worker.judges.reading import QUOTES, Hostile, escape_tags
 from worker.params import Params, checked_params
+from worker.templates import Prompts
 
 if TYPE_CHECKING:
     from db.registry import JudgeEntry
@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["JudgeParams", "checked_prompt", "escape_tags", "needed_model", "render"]
 
-FOLDER = Path(__file__).parent / "prompts"
-# Plain text for a language model: nothing is escaped for HTML, `escape_tags` guards the quotes.
-ENVIRONMENT = Environment(loader=FileSystemLoader(FOLDER), undefined=StrictUndefined, autoescape=False)  # noqa: S701
+PROMPTS = Prompts(Path(__file__).parent / "prompts", QUOTES, tidy=False)
 
 
 class JudgeParams(Params):
@@ -43,13 +41,7 @@ P = TypeVar("P", bound=JudgeParams)
 def checked_prompt(entry: JudgeEntry, kind: type[P]) -> P:
     """The entry's `params` as `kind`. Raises `RegistryError`, also for a prompt that is no file."""
     params = checked_params(entry, kind)
-    try:
-        ENVIRONMENT.get_template(f"{params.prompt}.j2")
-    except TemplateNotFound:
-        known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.j2")))
-        raise RegistryError(
-            f"judges.{entry.name}.params.prompt = {params.prompt!r} is no file; there are: {known}."
-        ) from None
+    PROMPTS.check(params.prompt, f"judges.{entry.name}.params.prompt")
     return params
 
 
@@ -62,4 +54,4 @@ def needed_model(entry: JudgeEntry, language_model: LanguageModel | None) -> Lan
 
 def render(version: str, **values: Any) -> str:
     """The prompt of a version, filled in."""
-    return ENVIRONMENT.get_template(f"{version}.j2").render(**values).strip()
+    return PROMPTS.render(version, **values)

@@ -7,12 +7,12 @@ but where all answers are of that kind.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from worker.judges.hostile import REPEATED, Examined, examine
 from worker.judges.ranking import distinct_texts, excerpt
+from worker.templates import tag_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 #: counts as empty.
 Hostile = Literal["leave", "remove", "lose"]
 CUT = "\n[cut here]"
-TAG = re.compile(r"<(?=\s*/?\s*(?:answer|task)\b)", re.IGNORECASE)
+QUOTES = ("answer", "task")  # tags in which prompts quote
+TAG = tag_of(QUOTES)
 QUOTED = 200  # characters of a finding that a verdict keeps
 
 

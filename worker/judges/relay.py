@@ -12,8 +12,6 @@ choice stands, as with any judge.
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,14 +19,14 @@ from celery.exceptions import SoftTimeLimitExceeded
 from pydantic import Field
 
 from db.logs import get_logger
-from worker.judges import Decision, Judge, create_judge
+from worker.judges import Decision, Judge, check_decision, create_judge
 from worker.judges.checks import Then
 from worker.params import Params, checked_params
 
 if TYPE_CHECKING:
     from db.registry import JudgeEntry
     from worker.backends import Backend, LanguageModel
-    from worker.judges import Question
+    from worker.judges import Question, check_decision
 
 log = get_logger(__name__)
 
@@ -57,7 +55,8 @@ class Relay(Judge):
         failed: list[dict[str, str]] = []
         for judge in self._judges[:-1]:
             try:
-                decision = sane(judge.decide(question), question)
+                decision = judge.decide(question)
+                check_decision(decision, [answer.id for answer in question.answers])
             except SoftTimeLimitExceeded:  # the message's time is over, whoever would be asked next
                 raise
             except Exception as error:  # noqa: BLE001 - a judge may raise anything; that is what the next one is for
@@ -70,16 +69,6 @@ class Relay(Judge):
             else:
                 return _noted(decision, failed)
         return _noted(self._judges[-1].decide(question), failed)
-
-
-def sane(decision: Decision, question: Question) -> Decision:
-    """The decision. Raises `ValueError` where it ranks other things than were asked about, or scores with no number."""
-    asked = Counter(answer.id for answer in question.answers)
-    if Counter(decision.ranking) != asked or not set(decision.scores) <= set(asked):
-        raise ValueError("the ranking is not one of the answers that were asked about")
-    if not all(math.isfinite(score) for score in decision.scores.values()):
-        raise ValueError("a score is not a number")
-    return decision
 
 
 def _noted(decision: Decision, failed: list[dict[str, str]]) -> Decision:

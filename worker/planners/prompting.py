@@ -6,16 +6,14 @@ A version never changes: a better prompt is a new file, so that a stored plan ca
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateNotFound
 from pydantic import Field
 
-from db.errors import RegistryError
 from db.plan import OfOutput, OfText
 from worker.params import Params, checked_params
+from worker.templates import Prompts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,10 +22,8 @@ if TYPE_CHECKING:
     from db.registry import PlannerEntry
     from worker.planners import Asked, Example
 
-FOLDER = Path(__file__).parent / "prompts"
-# Plain text for a language model: nothing is escaped for HTML, `quoted` guards the quotes.
-ENVIRONMENT = Environment(loader=FileSystemLoader(FOLDER), undefined=StrictUndefined, autoescape=False)  # noqa: S701
-TAG = re.compile(r"<(?=\s*/?\s*(?:request|output|reply|attachments)\b)", re.IGNORECASE)
+PROMPTS = Prompts(Path(__file__).parent / "prompts", quotes=("request", "output", "reply", "attachments"), tidy=False)
+quoted = PROMPTS.quoted
 LONGEST_TEXT = 400  # characters of a step's own words
 
 
@@ -48,13 +44,7 @@ P = TypeVar("P", bound=PromptParams)
 def checked_prompt(entry: PlannerEntry, kind: type[P]) -> P:
     """The entry's `params` as `kind`. Raises `RegistryError`, also for a prompt that is no file."""
     params = checked_params(entry, kind)
-    try:
-        ENVIRONMENT.get_template(f"{params.prompt}.j2")
-    except TemplateNotFound:
-        known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.j2")))
-        raise RegistryError(
-            f"planners.{entry.name}.params.prompt = {params.prompt!r} is no file; there are: {known}."
-        ) from None
+    PROMPTS.check(params.prompt, f"planners.{entry.name}.params.prompt")
     return params
 
 
@@ -73,12 +63,7 @@ def render(params: PromptParams, asked: Asked, examples: Sequence[Example], **mo
         "error": None,
         "before": None,
     }
-    return ENVIRONMENT.get_template(f"{params.prompt}.j2").render(**{**values, **more}).strip()
-
-
-def quoted(text: str) -> str:
-    """The text, unable to close the quotes that it stands in or to open others."""
-    return TAG.sub("&lt;", text)
+    return PROMPTS.render(params.prompt, **{**values, **more})
 
 
 def as_json(plan: Plan) -> str:
