@@ -307,7 +307,7 @@ class Model(Breaker, Base):
     capability: Mapped[str]
     backend: Mapped[str]
     source: Mapped[str]
-    queue: Mapped[str] = mapped_column(unique=True)
+    queue: Mapped[str]
     revision: Mapped[str] = mapped_column(server_default=text("''"))
     facts: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))  # the registry's `metadata`
     seconds_per_item: Mapped[float | None]  # moving average over batches

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +16,9 @@ from db import candidates as c
 from db import endings, prune, replacing, verdicts
 from db.breaker import Guarded, note_failure, start_probe
 from db.errors import NotFound
+from db.registry import ModelEntry
 from db.settings import BreakerRules
+from db.workers import sync_models
 from tests.integration.test_transitions import finish_all, judge, sent
 from worker.judging import store_decided
 
@@ -135,3 +138,24 @@ def test_a_verdict_and_the_end_of_its_lease_both_end(
     storing.result(10)
     with database.begin() as connection:
         assert connection.execute(text("SELECT count(*) FROM verdict")).scalar_one() == 0
+
+
+def test_processes_that_bring_in_a_new_registry_at_the_same_moment_all_start(database: Engine) -> None:
+    starting, rounds = 4, 40
+    together = Barrier(starting)
+
+    def start(number: int) -> None:
+        models = [
+            ModelEntry(name=f"new-{number}-{one}", capability="text-generation", backend="scripted") for one in range(7)
+        ]
+        with database.begin() as connection:
+            connection.execute(text("SELECT 1"))
+            together.wait(10)
+            sync_models(connection, models)
+
+    with ThreadPoolExecutor(starting) as processes:
+        for number in range(rounds):
+            list(processes.map(start, [number] * starting))
+
+    with database.begin() as connection:
+        assert connection.execute(text("SELECT count(*) FROM model")).scalar_one() == rounds * 7
