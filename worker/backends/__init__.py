@@ -163,6 +163,7 @@ BACKENDS = {
     "pocketsphinx": "worker.backends.pocketsphinx:PocketSphinx",
     "faster-whisper": "worker.backends.faster_whisper:FasterWhisper",
     "replay": "worker.backends.replay:Replay",
+    "reward": "worker.backends.reward:Reward",
 }
 
 

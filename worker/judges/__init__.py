@@ -97,6 +97,7 @@ METHODS = {
     "llm_rubric": "worker.judges.rubric:Rubric",
     "nll": "worker.judges.nll:NLL",
     "relay": "worker.judges.relay:Relay",
+    "reward": "worker.judges.reward:RewardJudge",
     "scripted": "worker.judges.scripted:ScriptedJudge",
 }
 
