@@ -39,6 +39,7 @@ from db.states import (
     FINAL_TASK,
     CandidateState,
     ModelState,
+    Seen,
     SubtaskState,
     TaskState,
     WorkerState,
@@ -237,7 +238,10 @@ class Subtask(Lease, Base):
     quorum: Mapped[int] = mapped_column(SmallInteger, server_default=text("1"))
     grace: Mapped[float | None]  # seconds that it waits for more once the quorum is in
     min_confidence: Mapped[float | None]  # a verdict below it is done, and flagged
-    judge: Mapped[str]
+    judge: Mapped[str]  # who is asked now
+    next_judges: Mapped[list[Any]] = mapped_column(server_default=text("'[]'"))  # names: who is asked where it fails
+    failed_judges: Mapped[list[Any]] = mapped_column(server_default=text("'[]'"))  # [{"judge", "error"}], asked before
+    expect: Mapped[dict[str, Any] | None]  # what an answer must hold (`worker.judges.expecting`)
     deadline: Mapped[datetime | None]
     status: Mapped[str]
     needs_review: Mapped[bool] = mapped_column(server_default=text("false"))
@@ -258,6 +262,10 @@ class Subtask(Lease, Base):
         CheckConstraint("grace >= 0", name="grace"),
         CheckConstraint("min_confidence BETWEEN 0 AND 1", name="min_confidence"),
         CheckConstraint("jsonb_typeof(inputs) = 'array'", name="inputs_array"),
+        CheckConstraint("jsonb_typeof(expect) = 'object'", name="expect_object"),
+        CheckConstraint(
+            "jsonb_typeof(next_judges) = 'array' AND jsonb_typeof(failed_judges) = 'array'", name="judges_arrays"
+        ),
         UniqueConstraint("task_id", "position"),
         UniqueConstraint("task_id", "name"),
         Index(
@@ -419,6 +427,7 @@ class Verdict(Base):
     judge_model: Mapped[str | None]  # identity of the language model that was asked
     prompt_version: Mapped[str | None]
     orders: Mapped[list[Any]] = mapped_column(server_default=text("'[]'"))  # what was asked, in each order, and read
+    seen: Mapped[str | None]  # of a subtask's files: what the judge had of them
     confidence: Mapped[float | None]
     fallback: Mapped[bool] = mapped_column(server_default=text("false"))
     seconds: Mapped[float]
@@ -428,6 +437,7 @@ class Verdict(Base):
         CheckConstraint("reason <> ''", name="reason"),
         CheckConstraint("confidence BETWEEN 0 AND 1", name="confidence"),
         CheckConstraint("seconds >= 0", name="seconds"),
+        CheckConstraint(_one_of("seen", Seen), name="seen"),
         Index("ix_verdict_created_at", "created_at"),
     )
 

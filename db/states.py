@@ -1,4 +1,4 @@
-"""States of tasks, subtasks, candidates, models and workers, one line of meaning each."""
+"""States of tasks, subtasks, candidates, models and workers, what a judge saw of a file, one line of meaning each."""
 
 from __future__ import annotations
 
@@ -85,3 +85,14 @@ class ErrorKind(StrEnum):
     MODEL = "model"  # the model failed: retried with a delay
     MEMORY = "memory"  # out of memory: retried in a smaller batch
     WORKER = "worker"  # the process was lost: an attempt is charged
+
+
+class Seen(StrEnum):
+    """What a judge had of a subtask's files."""
+
+    IMAGE = "image"  # the pictures themselves
+    AUDIO = "audio"  # the recordings themselves
+    TRANSCRIPT = "transcript"  # what a model heard in them
+    CAPTION = "caption"  # what a model saw in them
+    TEXT = "text"  # what a model read in them
+    UNSEEN = "unseen"  # nothing: it judged by the words alone

@@ -53,7 +53,7 @@ FROM (VALUES ('m1', 'chosen'), ('m2', 'sent'), ('m3', 'running'), ('m4', 'done')
 """
 
 
-@pytest.mark.parametrize("before", ["0001", "0002", "0003"])
+@pytest.mark.parametrize("before", ["0001", "0002", "0003", "0006"])
 def test_an_upgrade_keeps_what_is_under_way(database: Engine, before: str) -> None:
     command.downgrade(migrate.configuration(url_of(database)), before)
     with database.begin() as connection:
