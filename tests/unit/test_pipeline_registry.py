@@ -9,7 +9,8 @@ import pytest
 
 from db.registry import Registry, parse_registry
 from scheduler.evaluation.pipeline.items import ANSWER, HEAR, READ
-from scheduler.evaluation.pipeline.registry import AGREEMENT, PROFILE, as_toml, judges_of, run_tables
+from scheduler.evaluation.pipeline.registry import AGREEMENT, PROFILE, judges_of, run_tables
+from scheduler.evaluation.running import as_toml
 from scheduler.evaluation.pipeline.report import most_downloaded
 from scheduler.evaluation.pipeline.running import workers_of
 

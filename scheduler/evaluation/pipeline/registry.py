@@ -7,7 +7,6 @@ nearly always. So where a capability's judge asks one of the candidates, the can
 from __future__ import annotations
 
 import copy
-import json
 from typing import TYPE_CHECKING, Any
 
 from db.errors import UsageError, WeightsError
@@ -80,21 +79,3 @@ def run_tables(
     names = [name for chosen in models.values() for name in chosen]
     out["profiles"] = {PROFILE: {"models": names} | ({} if planner is None else {"planner": planner})}
     return out
-
-
-def as_toml(tables: Mapping[str, Any]) -> str:
-    """Sections of named tables as TOML."""
-    lines = []
-    for section, entries in tables.items():
-        for name, entry in entries.items():
-            lines.append(f"[{_value(section)}.{_value(name)}]")
-            lines += [f"{_value(key)} = {_value(value)}" for key, value in entry.items()]
-    return "\n".join(lines) + "\n"
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{_value(key)} = {_value(item)}" for key, item in value.items()) + " }"
-    if isinstance(value, list):
-        return "[" + ", ".join(_value(item) for item in value) + "]"
-    return json.dumps(value)  # texts, numbers, true and false are written as in TOML

@@ -2,76 +2,48 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from db.engine import engine_of, transaction
 from db.queries import task_story
 from db.registry import parse_registry
-from scheduler.evaluation.pipeline.registry import PROFILE, WANTED, as_toml
-from scheduler.local.cluster import Cluster
-from scheduler.submit import submit_many
-from scheduler.waiting import wait_for
+from scheduler.evaluation.pipeline.registry import PROFILE, WANTED
+from scheduler.evaluation.running import System, as_toml
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
-    from types import TracebackType
 
     from db.registry import Registry
     from db.settings import Settings
+    from scheduler.evaluation.running import Progress
     from scheduler.submit import NewTask
 
 READY_WITHIN = 600.0  # seconds; weights are loaded on a machine that others may use too
 PATIENCE = 3600.0  # seconds for one round of tasks
 
 
-class Running:
+class Running(System):
     """A running system; use it as a context."""
 
     def __init__(self, settings: Settings, folder: Path, tables: dict[str, Any]) -> None:
         own = {
             "BAKEOFF_CACHE": str(settings.cache),
-            "BAKEOFF_THREADS": "1",
             "BAKEOFF_CANDIDATES": str(len(WANTED[0])),
             "HF_HUB_OFFLINE": "1",
         }
-        folder.chmod(0o755)  # Postgres runs as somebody else where we are root
-        self.cluster = Cluster(folder, as_toml(tables), own, profile=PROFILE)
         self.registry = parse_registry(tables, PROFILE).restricted_to(PROFILE)
+        super().__init__(
+            folder, as_toml(tables), own, profile=PROFILE, workers=workers_of(self.registry), ready_within=READY_WITHIN
+        )
 
-    def __enter__(self) -> Self:
-        """Start everything; returns when all models are loaded."""
-        try:
-            self.cluster.start_servers()
-            self.cluster.add("scheduler", "scheduler")
-            for name, arguments in workers_of(self.registry).items():
-                self.cluster.add(name, "worker", *arguments, "--name", name)
-            self.cluster.wait_ready(READY_WITHIN)
-        except BaseException:
-            self.cluster.stop()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        settings = self.cluster.settings()
-        engine_of(settings.dsn, "wait").dispose()
-        self.cluster.stop()
-
-    def ask(self, tasks: Sequence[NewTask], progress: Callable[[int, int], None]) -> list[dict[str, Any]]:
+    def ask(self, tasks: Sequence[NewTask], progress: Progress) -> list[dict[str, Any]]:
         """Submit tasks, wait until all have ended, return their stories in order."""
         if not tasks:
             return []
-        settings = self.cluster.settings()
-        ids = submit_many(settings, tasks)
-
-        def look(states: Mapping[Any, str]) -> None:
-            self.cluster.supervise()
-            progress(sum(state in {"done", "failed", "expired", "cancelled"} for state in states.values()), len(ids))
-
-        wait_for(settings, ids, PATIENCE, look)
-        with transaction(engine_of(settings.dsn, "wait")) as connection:
+        ids = self.submit(tasks)
+        self.wait(ids, PATIENCE, progress)
+        with transaction(engine_of(self.settings.dsn, "wait")) as connection:
             return [task_story(connection, task) for task in ids]
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 
 from db.errors import InvalidRequest
 from db.registry import ModelEntry
+from scheduler.evaluation.running import plain_name
 from scheduler.evaluation.selectors.measure import Tally, expected_at_random, outcome
 from scheduler.evaluation.selectors.rows import Row, Rows, split
 from scheduler.selectors import Chosen, History, Situation, choose, enough
@@ -53,7 +53,7 @@ class Taught:
 
 def teach(fit: Sequence[Row], models: Sequence[str]) -> Taught:
     """What fit rows say: every row is a verdict that ranked all of the models, and an entry of the run log."""
-    plain = {model: re.sub(r"[^a-z0-9._-]+", "-", model.lower()).lstrip("._-")[:56] for model in models}
+    plain = {model: plain_name(model) for model in models}
     if len(set(plain.values())) < len(plain):
         plain = {model: f"{place}-{name}" for place, (model, name) in enumerate(plain.items())}
     scores = [score for row in fit for score in row.scores.values()]

@@ -9,43 +9,36 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from db.engine import engine_of, transaction
 from db.errors import BakeoffError, WaitTimeout
 from db.verdicts import claim_judging, load_to_judge, store_verdicts
+from scheduler.evaluation.running import JUDGE, SCHEDULER, System
 from scheduler.evaluation.selectors.arms import CAPABILITY
-from scheduler.local.cluster import Cluster
 from scheduler.selectors import Histories
-from scheduler.submit import submit_many
-from scheduler.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
-    from types import TracebackType
     from uuid import UUID
 
     from sqlalchemy import Engine
 
     from db.registry import ModelEntry
-    from db.settings import Settings
     from db.verdicts import ToJudge, VerdictRow
+    from scheduler.evaluation.running import Progress
     from scheduler.selectors import History
     from scheduler.submit import NewTask
 
-    Progress = Callable[[int, int], None]
-
 PROFILE = "replay"
-SCHEDULER, MODELS, JUDGE = "scheduler", "models", "judge"
+MODELS = "models"
 PATIENCE = 1800.0  # seconds for one round of tasks
-STOP_WITHIN = 30.0
 LOOK_SECONDS = 0.2
 LEASE_SECONDS = 60.0
 WAVE = 64
 OWN = {
-    "BAKEOFF_THREADS": "1",
     "BAKEOFF_MAX_CANDIDATES": "16",
     "BAKEOFF_WAVE_SIZE": str(WAVE),
     "BAKEOFF_JUDGE_WINDOW": "10000",  # nothing waits for the judge that comes last
@@ -123,47 +116,23 @@ def _scores(entry: ModelEntry) -> Mapping[str, int]:
     return scores
 
 
-class Replaying:
-    """The running system; use it as a context. Call it from the main thread."""
+class Replaying(System):
+    """The running system without its judge, which comes and goes."""
 
     def __init__(self, folder: Path, registry: str, models: Sequence[str]) -> None:
-        folder.chmod(0o755)  # Postgres runs as somebody else where we are root
-        self._cluster = Cluster(folder, registry, OWN, profile=PROFILE)
-        self._models = tuple(models)
-
-    def __enter__(self) -> Self:
-        """Start everything but the judge; returns when all models are loaded."""
-        try:
-            self._cluster.start_servers()
-            self._cluster.add(SCHEDULER, SCHEDULER)
-            self._cluster.add(MODELS, "worker", *self._models, "--name", MODELS)
-            self._cluster.wait_ready()
-        except BaseException:
-            self._cluster.stop()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        engine_of(self._settings.dsn, "wait").dispose()
-        self._cluster.stop()
-
-    @property
-    def _settings(self) -> Settings:
-        return self._cluster.settings()
+        super().__init__(folder, registry, OWN, profile=PROFILE, workers={MODELS: models})
 
     @property
     def _engine(self) -> Engine:
-        return engine_of(self._settings.dsn, "benchmark")
+        return engine_of(self.settings.dsn, "benchmark")
 
     def ask(self, tasks: Sequence[NewTask], progress: Progress) -> list[UUID]:
         """Submit tasks; returns their ids when every candidate has ended. Raises `WaitTimeout`."""
-        ids = submit_many(self._settings, tasks)
+        ids = self.submit(tasks)
         deadline = time.monotonic() + PATIENCE
         while True:
-            self._cluster.supervise()
-            (row,) = self._cluster.query(_UNANSWERED, tasks=ids)
+            self.cluster.supervise()
+            (row,) = self.cluster.query(_UNANSWERED, tasks=ids)
             progress(len(ids) - row.unanswered, len(ids))
             if not row.unanswered:
                 return ids
@@ -173,18 +142,13 @@ class Replaying:
 
     def judge(self, tasks: Sequence[UUID], progress: Progress) -> None:
         """Let the judge decide what was answered; it is there for as long as that takes."""
-
-        def look(states: Mapping[UUID, str]) -> None:
-            self._cluster.supervise()
-            progress(sum(state in {"done", "failed"} for state in states.values()), len(tasks))
-
-        self._cluster.add(JUDGE, "worker", "--judge", "--name", JUDGE)
-        wait_for(self._settings, tasks, PATIENCE, look)
-        self._stop(JUDGE)
+        self.add_worker(JUDGE, "--judge")
+        self.wait(tasks, PATIENCE, progress)
+        self.stop_member(JUDGE)
 
     def decide(self, tasks: Sequence[UUID], verdict: Callable[[ToJudge], VerdictRow]) -> int:
         """Store verdicts as a judge does, without one: claimed, and given under the claim. Returns how many."""
-        ids = [row.id for row in self._cluster.query(_SUBTASKS, tasks=list(tasks))]
+        ids = [row.id for row in self.cluster.query(_SUBTASKS, tasks=list(tasks))]
         with transaction(self._engine) as connection:
             claim = claim_judging(connection, ids, uuid4(), LEASE_SECONDS)
             return len(
@@ -199,9 +163,9 @@ class Replaying:
 
     def restart_scheduler(self) -> None:
         """A scheduler that reads the history as it is now."""
-        self._stop(SCHEDULER)
-        self._cluster.add(SCHEDULER, SCHEDULER)
-        self._cluster.wait_ready()
+        self.stop_member(SCHEDULER)
+        self.cluster.add(SCHEDULER, SCHEDULER)
+        self.cluster.wait_ready()
 
     def answers(self, tasks: Sequence[UUID]) -> list[Answered]:
         """What became of tasks, in their order. Raises `BakeoffError` where one was refused."""
@@ -217,15 +181,10 @@ class Replaying:
                 winner=row.winner,
                 fallback=row.fallback,
             )
-            for row in self._cluster.query(_ANSWERS, tasks=list(tasks))
+            for row in self.cluster.query(_ANSWERS, tasks=list(tasks))
         }
         if missing := [task for task in tasks if task not in found]:
             raise BakeoffError(
                 f"{len(missing)} of {len(tasks)} tasks were asked of no model; the first is {missing[0]}."
             )
         return [found[task] for task in tasks]
-
-    def _stop(self, name: str) -> None:
-        member = self._cluster.members.pop(name)
-        member.process.terminate()
-        member.process.wait(STOP_WITHIN)
