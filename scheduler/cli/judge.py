@@ -49,7 +49,7 @@ def fit_command(
 
     A capability with too few preferences is left to the documented prior, and named.
     """
-    from scheduler.evaluation.judges.command import asking, judge_entry
+    from scheduler.evaluation.judges.evaluation import asking, judge_entry
     from scheduler.evaluation.judges.teaching import card_line, taught
     from worker.judges import create_judge
     from worker.judges.artifact import Artifact, write_artifact

@@ -15,8 +15,10 @@ from db.registry import JudgeEntry, Registry
 from scheduler.evaluation.judges import command
 from scheduler.evaluation.judges.bench import Bench
 from scheduler.evaluation.judges.cases import splits
+from scheduler.evaluation.judges.evaluation import judge_entry
 from scheduler.evaluation.judges.metrics import by_group, group_interval, standard_error
-from scheduler.evaluation.judges.pairs import judge_figures, raw_choices
+from scheduler.evaluation.judges.pairs import judge_figures
+from scheduler.evaluation.judges.raw import raw_choices
 from scheduler.evaluation.judges.replies import Remembering, Replies
 from scheduler.evaluation.judges.rows import ASSISTANT, read_set
 from scheduler.evaluation.judges.selection import outcomes, pooled, selection_figures
@@ -153,7 +155,7 @@ def test_a_jury_learns_that_the_shorter_one_is_better(tmp_path: Path) -> None:
     read = read_set(written(tmp_path, duels()))
     _, parts = splits(read, "auto")
     one = bench("jury")
-    found = judge_figures(one.run(parts), one)
+    found = judge_figures(one.run(parts))
     assert found["accuracy"] > 0.95
     assert found["accuracy_shorter_better"] == found["accuracy"]
     assert (found["longest"], found["order_consistency"], found["decisive"]) == (0.0, 1.0, 1.0)
@@ -164,9 +166,9 @@ def test_a_tie_counts_half_and_an_error_counts_as_wrong(tmp_path: Path) -> None:
     read = read_set(written(tmp_path, [row | {"output_1": "same", "output_2": "same"} for row in duels(20)]))
     _, parts = splits(read, "folds")
     tied, failing = bench("consensus"), bench("scripted", params={"fail_on": "same"})
-    found = judge_figures(tied.run(parts), tied)
+    found = judge_figures(tied.run(parts))
     assert (found["accuracy"], found["decisive"]) == (0.5, 0.0)
-    failed = judge_figures(failing.run(parts), failing)
+    failed = judge_figures(failing.run(parts))
     assert (failed["accuracy"], failed["unparseable"]) == (0.0, 1.0)
 
 
@@ -174,7 +176,7 @@ def test_a_judge_that_goes_by_rank_is_not_consistent(tmp_path: Path) -> None:
     read = read_set(written(tmp_path, duels(30)))
     _, parts = splits(read, "folds")
     one = bench("scripted", params={"prefer": "first"})
-    assert judge_figures(one.run(parts), one)["order_consistency"] == 0.0
+    assert judge_figures(one.run(parts))["order_consistency"] == 0.0
 
 
 class Partial:
@@ -198,7 +200,7 @@ def test_both_orders_are_set_against_one(tmp_path: Path) -> None:
     _, parts = splits(read, "folds")
     model = Remembering("partial@1", Partial, Replies(tmp_path))
     one = bench("llm_pairwise", model=model)
-    found = judge_figures(one.run(parts), one)
+    found = judge_figures(one.run(parts))
     assert found["accuracy_single_order"] == found["accuracy"] == 1.0
     assert (found["both_orders_gain"], found["order_consistency"], found["calls"]) == (0.0, 1.0, 80)
 
@@ -262,7 +264,33 @@ def test_the_commands_print_json_with_their_keys(tmp_path: Path) -> None:
             "recovered_interval", "support"} <= set(chosen)  # fmt: skip
     both = json.loads(run("selection", str(multi), str(multi), "--judge", "consensus", "--json").stdout)
     assert set(both) == {"judge", "sets", "pooled"}
-    assert "recovered" in run("selection", str(multi), "--judge", "consensus").stdout
+    assert {"recovered", "recovered_interval", "blind"} <= set(both["pooled"])
+    assert "names hidden" in run("selection", str(multi), "--judge", "consensus").stdout
+
+
+def test_every_figure_is_there_with_names_and_without(tmp_path: Path) -> None:
+    # given sums, and a jury that may know who solved them
+    multi, pairs = written(tmp_path, sums(), "multi"), written(tmp_path, duels(), "pairs")
+    found = json.loads(run("selection", str(multi), "--judge", "jury", "--judge-model", "none", "--json").stdout)
+    assert set(found["blind"]) | {"judge", "blind"} == set(found)
+    assert (found["names"], found["blind"]["names"]) == ("known", "hidden")
+    assert found["blind"]["oracle"] == found["oracle"]
+    assert found["blind"]["fitted"] != found["fitted"]  # from other features
+    # and pairs that tell no names are not asked twice
+    told = json.loads(run("judge", str(pairs), "--judge", "consensus", "--json").stdout)
+    assert told["blind"]["accuracy"] == told["accuracy"]
+    assert told["blind"]["note"] == "the set tells no names"
+    only = json.loads(run("selection", str(multi), "--judge", "consensus", "--names", "hidden", "--json").stdout)
+    assert only["names"] == "hidden"
+    assert "blind" not in only
+
+
+def test_seconds_say_how_much_was_covered(tmp_path: Path) -> None:
+    read = read_set(written(tmp_path, sums()))
+    _, parts = splits(read, "auto")
+    one = bench("consensus", read.kind, seconds=0.0)
+    found = selection_figures(outcomes(one.run(parts), read.kind))
+    assert (one.due, found["support"]) == (120, 0)
 
 
 @pytest.mark.parametrize(
@@ -301,8 +329,8 @@ def test_a_method_is_judged_with_the_model_of_the_registrys_first_judge() -> Non
             },
         }
     )
-    assert command.judge_entry(registry, "jury", None).model == "large"
-    assert command.judge_entry(registry, "own", None).params == {"sharpness": 2.0}
-    assert command.judge_entry(registry, "consensus", None).model is None
-    assert command.judge_entry(registry, "jury", "none").model is None
-    assert command.judge_entry(registry, "jury", "small").model == "small"
+    assert judge_entry(registry, "jury", None).model == "large"
+    assert judge_entry(registry, "own", None).params == {"sharpness": 2.0}
+    assert judge_entry(registry, "consensus", None).model is None
+    assert judge_entry(registry, "jury", "none").model is None
+    assert judge_entry(registry, "jury", "small").model == "small"

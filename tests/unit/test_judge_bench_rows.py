@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from db.errors import UsageError
+from db.registry import JudgeEntry
 from scheduler.evaluation.judges.cases import case_of, keys_of
 from scheduler.evaluation.judges.rows import preferred, read_set
 from tests.unit.judge_sets import duels, sums, written
+from worker.judges import create_judge
 
 LABELS = {"score", "correct", "reference", "references", "P", "R", "experts", "turkers", "label", "human", "judge_gpt35",
           "judge_pandalm7b", "autoj13b", "autoj13b_swapped", "gpt4_order12", "gpt4_order21", "gpt35_order12",
@@ -90,6 +93,32 @@ def test_labels_change_no_question(tmp_path: Path, row: dict[str, Any], blind: b
         case_of(one.rows[0], sorted(one.rows[0].answers), one.kind, blind=blind).question for one in (plain, turned)
     ]
     assert asked[0] == asked[1]
+
+
+class Wordy:
+    """A language model for which long answers are likely, and the first letter is."""
+
+    identity = "wordy@1"
+
+    def option_logprobs(self, prompts: Sequence[str], options: Sequence[str]) -> list[list[float]]:
+        return [[-float(place) - len(prompt) / 1e4 for place, _ in enumerate(options)] for prompt in prompts]
+
+    def continuation_logprobs(self, prompt: str, continuations: Sequence[str]) -> list[float]:
+        return [-1.0 / (1 + len(text)) - len(prompt) / 1e4 for text in continuations]
+
+
+@pytest.mark.parametrize("row", [*MULTI.values(), *PAIRS.values()], ids=[*MULTI, *PAIRS])
+@pytest.mark.parametrize(
+    "method", ["checks", "consensus", "nll", "llm", "llm_consensus", "llm_pairwise", "jury", "cascade"]
+)
+def test_labels_change_no_verdict(tmp_path: Path, row: dict[str, Any], method: str) -> None:
+    model: Any = None if method in {"checks", "consensus"} else Wordy()
+    verdicts = []
+    for name, given in (("a", row), ("b", relabelled(row))):
+        read = read_set(written(tmp_path / name, [given]))
+        judge = create_judge(JudgeEntry(name=method, method=method), model)
+        verdicts.append(judge.decide(case_of(read.rows[0], sorted(read.rows[0].answers), read.kind).question))
+    assert verdicts[0] == verdicts[1]
 
 
 def test_only_known_fields_are_shown(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ import pytest
 from db.registry import Registry, parse_registry
 from scheduler.evaluation.pipeline.items import ANSWER, HEAR, READ
 from scheduler.evaluation.pipeline.registry import AGREEMENT, PROFILE, judges_of, run_tables
-from scheduler.evaluation.running import as_toml
 from scheduler.evaluation.pipeline.report import most_downloaded
 from scheduler.evaluation.pipeline.running import workers_of
+from scheduler.evaluation.running import as_toml
 
 TABLES = tomllib.loads((Path(__file__).resolve().parents[2] / "models.toml").read_text())
 TABLES["capabilities"]["text-generation"]["judge"] = "smollm2-nll"  # which asks one of the candidates

@@ -14,7 +14,7 @@ from db.settings import load_settings
 from scheduler.evaluation.attack.attacks import OURS, Attack, read_attacks
 from scheduler.evaluation.attack.hosts import Host, default_sets, hosts_of
 from scheduler.evaluation.attack.measure import figures, run_trials
-from scheduler.evaluation.judges.command import asking, judge_entry
+from scheduler.evaluation.judges.evaluation import asking, judge_entry
 from scheduler.evaluation.judges.rows import Part, find_set, read_set
 from worker.judges import create_judge
 

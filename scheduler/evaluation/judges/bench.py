@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 from db.errors import UsageError
 from db.logs import get_logger
 from scheduler.evaluation.judges.cases import case_of, is_pair, keys_of
+from scheduler.evaluation.judges.raw import raw_choices
 from scheduler.evaluation.judges.teaching import Lesson, taught_by
 from worker.judges import create_judge
 from worker.judges.artifact import Artifact
 from worker.judges.jury import Jury
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from typing import Any
 
     from db.registry import JudgeEntry
@@ -31,12 +32,25 @@ LEARNING_TIME = 0.6  # of the seconds allowed
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """A case, what the judge decided (None: it failed), and prompts that its language model read for it."""
+    """A case, what the judge decided (None: it failed), and prompts that its language model read for it.
+
+    `calls` is None where nobody counted. `swapped`: the decision with the ranks turned round, of a pair whose judge
+    keeps no raw reply of either order.
+    """
 
     case: Case
-    judge: Judge
     decision: Decision | None
-    calls: int
+    calls: int | None
+    learned_from: tuple[Row, ...]
+    swapped: Decision | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sitting:
+    """A judge that has learned what it can, and the cases it is to be asked."""
+
+    judge: Judge
+    cases: tuple[Case, ...]
     learned_from: tuple[Row, ...]
 
 
@@ -54,48 +68,69 @@ class Bench:
     cards: list[dict[str, Any]] = field(default_factory=list)  # of every fit
     errors: list[str] = field(default_factory=list)
     learning_calls: int = 0
+    due: int = 0  # rows to report, had there been time
     started: float = field(default_factory=time.monotonic)
+
+    def sittings(self, parts: Sequence[Split]) -> Iterator[Sitting]:
+        """The judge of each part, taught by the part's rows to learn from, with the rows to report as cases."""
+        left = self.limit
+        planned = []
+        for split in parts:
+            rows = split.report[: None if left is None else max(0, left)]
+            left = None if left is None else left - len(rows)
+            if rows:
+                keys = keys_of(split.learn, self.candidates)
+                cases = (case_of(row, keys, self.kind, blind=self.blind) for row in rows)
+                planned.append((split, keys, tuple(case for case in cases if len(case.keys) > 1)))
+        self.due = sum(len(cases) for _, _, cases in planned)
+        for number, (split, keys, asked) in enumerate(planned, 1):
+            if self.late():
+                return
+            judge = self._judge(split.learn, keys, LEARNING_TIME * number / len(planned))
+            yield Sitting(judge=judge, cases=asked, learned_from=split.learn)
 
     def run(self, parts: Sequence[Split]) -> list[Asked]:
         """Ask the judge about every row to report, each by what it learned from others."""
-        left = self.limit
         out: list[Asked] = []
-        for number, split in enumerate(parts, 1):
-            rows = split.report[: None if left is None else max(0, left)]
-            if not rows or self._late(1.0):
-                continue
-            keys = keys_of(split.learn, self.candidates)
-            judge = self._judge(split.learn, keys, LEARNING_TIME * number / len(parts))
-            out += self._asked(judge, rows, keys, split.learn)
-            left = None if left is None else left - len(rows)
+        for sitting in self.sittings(parts):
+            for case in sitting.cases:
+                if self.late() and out:
+                    break
+                out.append(self._asked(sitting, case))
         return out
 
-    def _asked(self, judge: Judge, rows: Sequence[Row], keys: Sequence[str], learned: tuple[Row, ...]) -> list[Asked]:
-        out: list[Asked] = []
-        for row in rows:
-            if self._late(1.0) and out:
-                break
-            case = case_of(row, keys, self.kind, blind=self.blind)
-            if len(case.keys) < 2:
-                continue
-            before = self.model.calls if self.model else 0
-            decision = self.decide(judge, case.question)
-            calls = (self.model.calls if self.model else 0) - before
-            out.append(Asked(case=case, judge=judge, decision=decision, calls=calls, learned_from=learned))
-        return out
+    def _asked(self, sitting: Sitting, case: Case) -> Asked:
+        before = self._calls
+        decision = self._decided(sitting.judge, case.question)
+        calls = self._calls - before
+        swapped = self._decided(sitting.judge, self.turned(case).question) if needs_turning(case, decision) else None
+        return Asked(case=case, decision=decision, calls=calls, learned_from=sitting.learned_from, swapped=swapped)
 
-    def decide(self, judge: Judge, question: Question) -> Decision | None:
+    def turned(self, case: Case) -> Case:
+        """The case with its ranks turned round."""
+        return case_of(case.row, case.keys, self.kind, blind=self.blind, swapped=True)
+
+    def _decided(self, judge: Judge, question: Question) -> Decision | None:
         """The judge's decision, or None where it fails: an error is no tie."""
         try:
             return judge.decide(question)
         except Exception as error:  # noqa: BLE001 - whatever a judge raises is a figure of the bench
-            if not self.errors:
-                log.warning(f"{self.entry.name} failed: {error}", action="judge_failed", judge=self.entry.name)
-            self.errors.append(f"{type(error).__name__}: {error}")
+            self.failed(f"{type(error).__name__}: {error}")
             return None
 
-    def _late(self, share: float) -> bool:
+    def failed(self, reason: str) -> None:
+        """Note that the judge failed."""
+        if not self.errors:
+            log.warning(f"{self.entry.name} failed: {reason}", action="judge_failed", judge=self.entry.name)
+        self.errors.append(reason)
+
+    def late(self, share: float = 1.0) -> bool:
+        """Whether this share of the seconds is over."""
         return self.seconds is not None and time.monotonic() - self.started > share * self.seconds
+
+    @property
+    def _calls(self) -> int:
+        return self.model.calls if self.model else 0
 
     # --- judges that learn
 
@@ -110,10 +145,10 @@ class Bench:
         return judge
 
     def _teach(self, jury: Jury, learn: Sequence[Row], keys: Sequence[str], share: float) -> None:
-        before = self.model.calls if self.model else 0
+        before = self._calls
         read = []
         for row in learn:
-            if self._late(share):
+            if self.late(share):
                 break
             case = case_of(row, keys, self.kind, blind=self.blind)
             if len(case.keys) < 2:
@@ -121,7 +156,7 @@ class Bench:
             scores = tuple(row.scores[case.key(answer.id)] for answer in case.question.answers)
             lesson = Lesson(group=row.group, question=case.question, scores=scores)
             read.append((lesson, jury.read(case.question)))
-        self.learning_calls += (self.model.calls if self.model else 0) - before
+        self.learning_calls += self._calls - before
         try:
             fitted = taught_by(read, jury.speaks_with)
         except UsageError as error:
@@ -129,3 +164,8 @@ class Bench:
             return
         self.cards.append(fitted.card)
         jury.artifact = Artifact(capabilities={self.kind.capability: fitted})
+
+
+def needs_turning(case: Case, decision: Decision | None) -> bool:
+    """Whether a pair has to be asked again to know if the judge says the same in both orders."""
+    return decision is not None and is_pair(case.row) and not raw_choices(decision)

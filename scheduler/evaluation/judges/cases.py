@@ -9,6 +9,7 @@ from uuid import UUID
 
 from db.errors import UsageError
 from scheduler.evaluation.judges.rows import best_models, part_of
+from scheduler.evaluation.running import plain_name
 from worker.judges import Answer, Question
 from worker.judges.fitting import FOLDS, fold_of
 
@@ -91,7 +92,7 @@ def case_of(row: Row, keys: Sequence[str], kind: Kind, *, blind: bool = False, s
     answers = [
         Answer(
             id=UUID(int=place),
-            model=f"candidate-{rank}" if nameless else row.names.get(key, key),
+            model=f"candidate-{rank}" if nameless else plain_name(row.names.get(key, key)),
             text=row.answers[key],
             rank=rank,
         )

@@ -21,6 +21,12 @@ def ratio(above: float, below: float) -> float | None:
     return above / below if below > 1e-12 else None
 
 
+def counted(values: Sequence[int | None]) -> int | None:
+    """The sum; None where somebody did not count."""
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
+
+
 def paired_interval(differences: Sequence[float], seed: int = 1) -> tuple[float, float]:
     """95 % bootstrap interval of a mean of differences between two arms on the same rows."""
     dice = random.Random(seed)  # noqa: S311 - a fixed resampling, not a secret

@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
-from scheduler.evaluation.judges.cases import case_of
-from scheduler.evaluation.judges.metrics import by_group, group_interval, mean
+from scheduler.evaluation.judges.metrics import by_group, counted, group_interval, mean
+from scheduler.evaluation.judges.raw import raw_choices
+from worker.judges.fitting import calibration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from scheduler.evaluation.judges.bench import Asked, Bench
+    from scheduler.evaluation.judges.bench import Asked
     from scheduler.evaluation.judges.cases import Case
     from worker.judges import Decision
 
 CLOSE = 1e-9
+SUREST = 1 - 1e-9
 
 
-def judge_figures(asked: Sequence[Asked], bench: Bench) -> dict[str, Any]:
+def judge_figures(asked: Sequence[Asked]) -> dict[str, Any]:
     """Figures over the untied pairs. A judge's tie counts one half, a failed judge counts as wrong."""
     groups = [one.case.row.group for one in asked]
     right = [_outcome(one) for one in asked]
     tied = [one.decision is not None and _is_tie(one.decision) for one in asked]
     shorter = [value for one, value in zip(asked, right, strict=True) if _shorter_is_better(one.case)]
     settled = [value for value, tie in zip(right, tied, strict=True) if not tie]
-    sure = [
-        (one.decision.confidence, value)
-        for one, value in zip(asked, right, strict=True)
-        if one.decision is not None and one.decision.confidence is not None
-    ]
-    consistent = [kept for one in asked if one.decision is not None for kept in _consistency(one, bench)]
+    consistent = [kept for one in asked if one.decision is not None for kept in _consistency(one)]
     short_groups = [one.case.row.group for one in asked if _shorter_is_better(one.case)]
     return {
         "accuracy": mean(right),
@@ -42,8 +40,9 @@ def judge_figures(asked: Sequence[Asked], bench: Bench) -> dict[str, Any]:
         **_against_one_order(asked, right),
         "unparseable": mean([float(one.decision is None) for one in asked]),
         "longest": mean([1.0 - _shorter_is_better(one.case) for one in asked]),
-        "brier": mean([(sureness - value) ** 2 for sureness, value in sure]) if sure else None,
-        "calls": sum(one.calls for one in asked),
+        **_calibration(asked, right),
+        "calls": counted([one.calls for one in asked]),
+        "asked_model": sum(one.decision is not None and one.decision.model is not None for one in asked),
         "support": len(asked),
         "support_shorter_better": len(shorter),
         "groups": len(set(groups)),
@@ -72,20 +71,31 @@ def _outcome(one: Asked) -> float:
     return float(one.case.key(one.decision.ranking[0]) == _better(one.case))
 
 
-def _consistency(one: Asked, bench: Bench) -> list[float]:
+def _consistency(one: Asked) -> list[float]:
     """Whether the raw replies in both orders name the same answer; nothing where a text stood alone.
 
-    A judge that keeps its raw replies is read; another one is asked again with the ranks turned round.
+    Of a judge that keeps no raw replies: whether its decision survives the ranks turned round.
     """
-    decision = one.decision
-    if decision is None:
+    if one.decision is None:
         return []
-    named = raw_choices(decision)
+    named = raw_choices(one.decision)
     if named:
         return [float(len(set(named)) == 1)]
-    swapped = case_of(one.case.row, one.case.keys, bench.kind, blind=bench.blind, swapped=True)
-    again = bench.decide(one.judge, swapped.question)
-    return [] if again is None else [float(again.ranking[0] == decision.ranking[0])]
+    return [] if one.swapped is None else [float(one.swapped.ranking[0] == one.decision.ranking[0])]
+
+
+def _calibration(asked: Sequence[Asked], right: Sequence[float]) -> dict[str, Any]:
+    """How far the confidence of decisions can be believed; nothing of a judge that claims none."""
+    margins, groups = [], []
+    for one, value in zip(asked, right, strict=True):
+        if one.decision is not None and one.decision.confidence is not None:
+            sure = min(SUREST, max(1 - SUREST, one.decision.confidence))
+            margins.append(math.log(sure / (1 - sure)) * (2 * value - 1))
+            groups.append(one.case.row.group)
+    if not margins:
+        return {"brier": None, "reliability": []}
+    found = calibration(margins, groups)
+    return {"brier": found["brier"], "reliability": found["reliability"]}
 
 
 def _against_one_order(asked: Sequence[Asked], right: Sequence[float]) -> dict[str, Any]:
@@ -108,20 +118,3 @@ def _against_one_order(asked: Sequence[Asked], right: Sequence[float]) -> dict[s
         "both_orders_gain": mean(gains),
         "both_orders_gain_interval": group_interval(by_group(groups, gains, [1.0] * len(gains))),
     }
-
-
-def raw_choices(decision: Decision) -> list[int]:
-    """Which of the two texts, 0 or 1, each single reply named; empty where the decision keeps no replies."""
-    named: list[int] = []
-    replies = [order["read"] for order in decision.orders if "read" in order]  # beside them stand notes on the texts
-    for turn, read in enumerate(replies):
-        if len(read) != 2:
-            return []
-        if "log_odds" in read[0]:
-            named += [int(value <= 0) for value in read[0]["log_odds"]]
-        elif "letter" in read[0]:
-            choice = int(read[1]["logprob"] > read[0]["logprob"])
-            named.append((choice + turn) % 2)  # the second order begins with the second text
-        else:
-            return []
-    return named if len(named) > 1 else []

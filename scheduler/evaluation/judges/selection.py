@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from db.registry import JudgeEntry
-from scheduler.evaluation.judges.metrics import by_group, group_interval, mean, ratio, standard_error
+from scheduler.evaluation.judges.metrics import by_group, counted, group_interval, mean, ratio, standard_error
 from scheduler.evaluation.judges.rows import best_models
 from worker.judges import create_judge
 
@@ -26,7 +26,8 @@ class Outcome:
     group: str
     arms: Mapping[str, float]
     scores: Mapping[str, float]
-    calls: int
+    calls: int | None
+    asked_model: bool
     failed: bool
 
 
@@ -52,7 +53,14 @@ def outcomes(asked: Sequence[Asked], kind: Kind) -> list[Outcome]:
             "oracle": max(scores.values()),
         }
         out.append(
-            Outcome(group=case.row.group, arms=arms, scores=scores, calls=one.calls, failed=one.decision is None)
+            Outcome(
+                group=case.row.group,
+                arms=arms,
+                scores=scores,
+                calls=one.calls,
+                asked_model=one.decision is not None and one.decision.model is not None,
+                failed=one.decision is None,
+            )
         )
     return out
 
@@ -73,7 +81,8 @@ def selection_figures(found: Sequence[Outcome]) -> dict[str, Any]:
         "best_baseline": baseline,
         "against_best_baseline": mean(behind),
         "against_best_baseline_error": standard_error(groups, behind),
-        "calls": sum(one.calls for one in found),
+        "calls": counted([one.calls for one in found]),
+        "asked_model": sum(one.asked_model for one in found),
         "failed": sum(one.failed for one in found),
         "support": len(found),
         "groups": len(set(groups)),
