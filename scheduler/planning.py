@@ -25,6 +25,7 @@ from scheduler.requests import (
     check_request,
     check_step,
     integrator_of,
+    judges_of,
     only_step,
     options_of,
     parse_attachments,
@@ -224,15 +225,15 @@ def _subtasks(
     """
     known, stored = known or {}, stored or {}
     new = {
-        step.id: check_step(settings.registry, settings, step, read.options)
+        step.id: check_step(settings.registry, settings, step, read.options, inner=step.id in plan.inner)
         for step in plan.steps
         if step.id not in known
     }
-    copied = sum(len(json.dumps(options.params)) for options in new.values())
+    copied = sum(len(json.dumps([options.params, _expected(options)])) for options in new.values())
     if copied > (most := COPIES * settings.max_options_bytes):
         raise InvalidRequest(
-            f"The params of the plan's {len(new)} subtasks have {copied} bytes together; {most} are allowed. Give them "
-            "to the steps that need them."
+            f"The params of the plan's {len(new)} subtasks have {copied} bytes together, with what they expect; "
+            f"{most} are allowed. Give them to the steps that need them."
         )
     wanted = {
         step.id: candidates_of(settings.registry.capabilities[step.capability], new[step.id], settings)
@@ -275,6 +276,7 @@ def _subtask(
     entry = settings.registry.capabilities[step.capability]
     inputs = [item.model_dump(mode="json") for item in step.inputs]
     fewer = share is not None and share < wanted
+    judge, *next_judges = judges_of(entry, options)
     return SubtaskRow(
         task_id=read.task.id,
         position=position,
@@ -290,7 +292,9 @@ def _subtask(
         quorum=min(options.quorum, share or options.quorum),
         grace=options.grace,
         min_confidence=options.min_confidence,
-        judge=options.judge or entry.judge,
+        judge=judge,
+        next_judges=tuple(next_judges),
+        expect=_expected(options),
         deadline=read.task.deadline,
         input_key=_input_key(settings, read, step, inputs, options) if keyed else None,
         needs=tuple(sorted({*step.reads, *step.depends_on})),
@@ -321,6 +325,10 @@ def shared_out(
                 shares[name] += 1
                 left -= 1
     return dict(shares)
+
+
+def _expected(options: TaskOptions) -> dict[str, Any] | None:
+    return options.expect.model_dump(mode="json", exclude_defaults=True) if options.expect else None
 
 
 def _stored_options(options: TaskOptions, proposals: dict[str, list[str]] | None) -> dict[str, Any]:

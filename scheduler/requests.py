@@ -15,6 +15,7 @@ from db.plan import OfAttachment, OfRequest, Plan, Reference, Step
 from db.registry import CapabilityEntry, Registry
 from db.settings import Settings
 from scheduler.selectors import checked_selectors
+from worker.judges.expecting import Expect, fault_of, lacks_components
 from worker.planners.checking import checked, tools_of
 
 DEEPEST = 32  # levels of options; Postgres and Python both stop far above
@@ -33,7 +34,10 @@ class TaskOptions(BaseModel):
     adaptive: float | None = Field(
         None, gt=0, le=1, description="as few of the candidates as give this chance that the right answer is among them"
     )
-    judge: str | None = Field(None, description="a judge of the registry, instead of the capability's")
+    judge: str | tuple[str, ...] | None = Field(
+        None, description="a judge of the registry, instead of the capability's, or several: the next where one fails"
+    )
+    expect: Expect | None = Field(None, description="what an answer must hold: hard checks, components by weight")
     quorum: int = Field(1, ge=1, le=16, description="answers that a judge needs when the deadline or the grace is over")
     grace: float | None = Field(
         None, ge=0, le=86_400, description="seconds that the others have once the quorum is in; then they are cancelled"
@@ -56,12 +60,19 @@ class TaskOptions(BaseModel):
         None, description="an integrator of the registry, or `none`: the results are the answer, as they are"
     )
 
+    @property
+    def judges(self) -> tuple[str, ...]:
+        """The judges named, in the order in which they are asked."""
+        return (self.judge,) if isinstance(self.judge, str) else self.judge or ()
+
 
 #: Options that a step of a plan may have for itself; what it leaves out, its task's options say.
 STEP_OPTIONS = frozenset(
-    {"candidates", "models", "selectors", "adaptive", "judge", "quorum", "grace", "min_confidence", "cache", "params"}
-)
+    {"candidates", "models", "selectors", "adaptive", "judge", "expect", "quorum", "grace", "min_confidence", "cache",
+     "params"}
+)  # fmt: skip
 NOBODY = "none"
+MOST_JUDGES = 8
 
 
 def check_storable(field: str, value: Any, depth: int = 0) -> None:  # noqa: C901 - one branch per kind of value
@@ -97,6 +108,8 @@ def parse_options(options: Mapping[str, Any]) -> TaskOptions:
         return TaskOptions.model_validate(options)
     except ValidationError as error:
         first = error.errors()[0]
+        if first["loc"][0] == "expect":
+            raise InvalidRequest(fault_of(error)) from None
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             known = ", ".join(TaskOptions.model_fields)
@@ -150,7 +163,7 @@ def check_request(
     else:
         plan = only_step(registry, request, capability, media_types)
     for step in plan.steps:
-        check_step(registry, settings, step, options)
+        check_step(registry, settings, step, options, inner=step.id in plan.inner)
     if options.max_calls is not None and options.max_calls < len(plan.steps):
         raise InvalidRequest(
             f"options.max_calls = {options.max_calls} is below one call for each of the {len(plan.steps)} subtasks."
@@ -163,8 +176,24 @@ def _check_known(registry: Registry, options: TaskOptions) -> None:
     for name in options.models:
         if name not in registry.models:
             raise InvalidRequest(f"options.models names {name!r}; there are: {', '.join(sorted(registry.models))}.")
-    if options.judge is not None and options.judge not in registry.judges:
-        raise InvalidRequest(f"options.judge = {options.judge!r} is unknown; there are: {', '.join(registry.judges)}.")
+    _check_judges(registry, options)
+
+
+def _check_judges(registry: Registry, options: TaskOptions) -> None:
+    if options.judge is not None and not options.judges:
+        raise InvalidRequest("options.judge = [] names nobody; name a judge, several, or leave it out.")
+    for number, name in enumerate(options.judges):
+        if name not in registry.judges:
+            raise InvalidRequest(f"options.judge = {name!r} is unknown; there are: {', '.join(registry.judges)}.")
+        if name in options.judges[:number]:
+            raise InvalidRequest(f"options.judge names {name!r} twice; a judge that failed is not asked again.")
+    if len(options.judges) > MOST_JUDGES:
+        raise InvalidRequest(f"options.judge names {len(options.judges)} judges; {MOST_JUDGES} are enough.")
+
+
+def judges_of(entry: CapabilityEntry, options: TaskOptions) -> tuple[str, ...]:
+    """Who judges a step, in the order in which they are asked: whom the caller names, else the capability's."""
+    return options.judges or entry.judges
 
 
 def planner_of(registry: Registry, options: TaskOptions) -> str | None:
@@ -180,8 +209,13 @@ def integrator_of(registry: Registry, options: TaskOptions, *, planned: bool, st
     return registry.integrator if planned and steps > 1 else None
 
 
-def options_of(step: Step, options: TaskOptions) -> TaskOptions:
-    """A task's options as they hold for one step. Raises `InvalidRequest`, which names the step."""
+def options_of(step: Step, options: TaskOptions, *, inner: bool = False) -> TaskOptions:
+    """A task's options as they hold for one step. Raises `InvalidRequest`, which names the step.
+
+    What the task expects is about its answer: not about an `inner` step, whose output another one reads.
+    """
+    if inner and options.expect is not None:
+        options = options.model_copy(update={"expect": None})
     if not step.options:
         return options
     unknown = sorted(set(step.options) - STEP_OPTIONS)
@@ -197,9 +231,11 @@ def options_of(step: Step, options: TaskOptions) -> TaskOptions:
     return options.model_copy(update={key: getattr(own, key) for key in step.options})
 
 
-def check_step(registry: Registry, settings: Settings, step: Step, options: TaskOptions) -> TaskOptions:
+def check_step(
+    registry: Registry, settings: Settings, step: Step, options: TaskOptions, *, inner: bool = False
+) -> TaskOptions:
     """Whether a step can run here; returns its options. Raises `InvalidRequest`."""
-    own = options_of(step, options)
+    own = options_of(step, options, inner=inner)
     entry = served(registry, step.capability)
     _check_names(registry, entry, own)
     checked_selectors(own.selectors)
@@ -317,5 +353,10 @@ def _check_names(registry: Registry, entry: CapabilityEntry, options: TaskOption
             raise InvalidRequest(
                 f"options.models names {name!r}, which does not serve {entry.name}; use: {', '.join(able)}."
             )
-    if options.judge is not None and options.judge not in registry.judges:
-        raise InvalidRequest(f"options.judge = {options.judge!r} is unknown; there are: {', '.join(registry.judges)}.")
+    _check_judges(registry, options)
+    for name in judges_of(entry, options):
+        if lacks_components(registry.judges[name], options.expect):
+            raise InvalidRequest(
+                f"Judge {name!r} of {entry.name} marks components and has none of its own; say what an answer is to do "
+                'in options.expect.components, as in [{"description": "names the river"}], or choose another judge.'
+            )

@@ -28,7 +28,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from db.errors import WeightsError
-from db.registry import FolderSource, HubSource, InstalledSource, PackageSource
+from db.sources import FolderSource, HubSource, InstalledSource, PackageSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

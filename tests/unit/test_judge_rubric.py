@@ -11,7 +11,7 @@ from db.errors import RegistryError
 from tests.unit.test_judges import judge, order, question
 from worker.judges import Decision
 
-SHORT, RED = {"asks": "be short", "weight": 1.0}, {"asks": "be red", "weight": 3.0}
+SHORT, RED = {"description": "be short", "weight": 1.0}, {"description": "be red", "weight": 3.0}
 
 
 class Marker:
@@ -81,7 +81,7 @@ def test_equal_answers_are_asked_about_once_and_one_text_not_at_all() -> None:
 
 @pytest.mark.parametrize(
     ("params", "key"),
-    [({"components": []}, "components"), ({"scale": ["bad"]}, "scale"), ({"scale": list("abcdefghij")}, "scale")],
+    [({"components": [{}]}, "components"), ({"scale": ["bad"]}, "scale"), ({"scale": list("abcdefghij")}, "scale")],
 )
 def test_wrong_params_name_their_key(params: dict[str, object], key: str) -> None:
     with pytest.raises(RegistryError, match=rf"judges\.fair\.params\.{key}"):

@@ -12,8 +12,9 @@ import pytest
 
 from db.errors import RegistryError, WeightsError
 from db.plan import Plan
-from db.registry import ModelEntry, NoSource, PackageSource, read_registry
+from db.registry import ModelEntry, read_registry
 from db.settings import load_settings
+from db.sources import NoSource, PackageSource
 from db.states import ErrorKind
 from worker.backends import Failure, Input, LanguageModel, Output, Place, create_backend
 from worker.weights import locate

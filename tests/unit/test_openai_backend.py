@@ -17,7 +17,8 @@ import pytest
 from PIL import Image
 
 from db.errors import RegistryError, SettingsError, Unreachable
-from db.registry import ModelEntry, NoSource, ServerSource
+from db.registry import ModelEntry
+from db.sources import NoSource, ServerSource
 from db.states import ErrorKind
 from worker.backends import Failure, File, Input, LanguageModel, Output, Place
 from worker.backends.openai import OpenAI

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from db.errors import RegistryError
-from db.registry import HubSource, ModelEntry, PackageSource, parse_registry, read_registry
+from db.registry import ModelEntry, parse_registry, read_registry
+from db.sources import HubSource, PackageSource
 
 MODELS_FILE = Path(__file__).resolve().parents[2] / "models.toml"
 

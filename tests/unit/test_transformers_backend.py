@@ -19,7 +19,8 @@ import tiny_models  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from db.errors import RegistryError, WeightsError  # noqa: E402
-from db.registry import ModelEntry, NoSource  # noqa: E402
+from db.registry import ModelEntry  # noqa: E402
+from db.sources import NoSource  # noqa: E402
 from db.states import ErrorKind  # noqa: E402
 from worker.backends import BadInput, Failure, File, Input, LanguageModel, Output, Place  # noqa: E402
 from worker.backends.transformers import Transformers  # noqa: E402

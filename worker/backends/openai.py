@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from db.errors import RegistryError, Unreachable
-from db.registry import ServerSource
+from db.sources import ServerSource
 from worker.backends import Backend, BadInput, Failure, Input, Output
 from worker.backends.constrained import wanted_schema
 from worker.backends.openai_server import Deadline, Server, ServerError, TryLater

@@ -18,7 +18,7 @@ from worker.backends import BadInput, Failure, failure_from
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from db.registry import ServerSource
+    from db.sources import ServerSource
 
     Given = TypeVar("Given")
     Got = TypeVar("Got")

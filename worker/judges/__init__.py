@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from db.registry import JudgeEntry
     from worker.backends import Backend, LanguageModel
+    from worker.judges.exhibits import Exhibits
+    from worker.judges.expecting import Expect
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,13 +34,15 @@ class Answer:
 @dataclass(frozen=True, kw_only=True)
 class Question:
     """One subtask to judge. `instruction` says what was asked for, `request` holds the caller's own words (may be
-    empty)."""
+    empty), `expect` what an answer must hold, `exhibits` what there is of the subtask's files, where it has any."""
 
     id: UUID
     capability: str
     instruction: str
     request: str
     answers: tuple[Answer, ...]
+    expect: Expect | None = None
+    exhibits: Exhibits | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +51,7 @@ class Decision:
 
     `ranking` lists the answers best first, `scores` are higher for better, in the method's own unit; `orders` holds
     what was asked in each order with the figures read, so that a verdict can be checked later. `confidence` is a
-    probability in 0..1 where the method gives one.
+    probability in 0..1 where the method gives one; `needs_review` asks for a person whatever it is.
     """
 
     ranking: tuple[UUID, ...]
@@ -58,6 +62,7 @@ class Decision:
     prompt_version: str | None = None
     orders: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
     confidence: float | None = None
+    needs_review: bool = False
 
 
 class Judge(ABC):

@@ -1,6 +1,8 @@
 """Checks of an answer that need no model: does it parse, is it as long as asked, does it mention what it must.
 
-An answer is read and never run. A check says how far it is met, 0 to 1.
+An answer is read and never run. A check says how far it is met, 0 to 1, and in words what an answer lacks. Whoever
+writes checks (a registry, a task) writes these, and whatever he writes takes time in proportion to the answer: regular
+expressions are RE2's.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import re
 import unicodedata
 from abc import ABC, abstractmethod
 from datetime import date, datetime
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
@@ -25,12 +28,42 @@ FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.DOTALL)
 OPENING, CLOSING = "([{", ")]}"
 
 
+LONGEST_WHY = 200  # characters of a reason, which may quote the answer
+
+
+@lru_cache(maxsize=256)
+def _compiled(pattern: str) -> Any:
+    import re2
+
+    options = re2.Options()
+    options.dot_nl = True
+    options.log_errors = False
+    return re2.compile(pattern, options)
+
+
 def _compiles(pattern: str) -> str:
+    import re2
+
     try:
-        re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"it is no regular expression: {error}") from None
+        _compiled(pattern)
+    except re2.error as error:
+        said = error.args[0]
+        reason = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
+        raise ValueError(
+            f"it is no regular expression of RE2, which has no look-around and no back references: {reason}"
+        ) from None
     return pattern
+
+
+def _readable_format(form: str) -> str:
+    try:
+        datetime.strptime("", form)  # noqa: DTZ007 - only whether the format is one
+    except re.error:
+        raise ValueError("it names a part of a date twice") from None
+    except ValueError as error:
+        if "does not match" not in str(error) and "unconverted" not in str(error):
+            raise ValueError(f"it is no format of strftime: {error}") from None
+    return form
 
 
 def _known_language(given: str) -> str:
@@ -39,16 +72,25 @@ def _known_language(given: str) -> str:
     return given
 
 
+Wanted = Annotated[str, Field(min_length=1, max_length=500)]
+Alternatives = Annotated[tuple[Wanted, ...], Field(min_length=1, max_length=20)]
+DateFormat = Annotated[str, Field(min_length=1, max_length=40), AfterValidator(_readable_format)]
+
+
 class Check(Params, ABC):
     """One check. Without `weight` it is hard: an answer that does not meet it cannot win."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, serialize_by_alias=True)
 
-    weight: Annotated[float, Field(gt=0)] | None = None
+    weight: Annotated[float, Field(gt=0, le=1e6)] | None = None
 
     @abstractmethod
     def met(self, text: str) -> float:
         """How far an answer meets it; 1 is wholly."""
+
+    @abstractmethod
+    def why(self, text: str) -> str:
+        """What an answer lacks that does not meet it, in words that may quote it."""
 
 
 class Parses(Check):
@@ -79,6 +121,19 @@ class Parses(Check):
 
         return float(Draft202012Validator(self.json_schema).is_valid(value))
 
+    def why(self, text: str) -> str:
+        if not _is_shallow(text):
+            return f"it is longer than {EXAMINED} characters, or brackets stand in more than {DEEPEST} others"
+        try:
+            value = json.loads(unfenced(text), parse_constant=_no_number)
+        except (ValueError, RecursionError) as error:
+            return f"it is no JSON: {error}"
+        from jsonschema import Draft202012Validator
+        from jsonschema.exceptions import best_match
+
+        fault = best_match(Draft202012Validator(self.json_schema or {}).iter_errors(value))
+        return f"it is JSON of another schema: {fault.json_path}: {fault.message}" if fault else "it is no JSON"
+
 
 class IsNumber(Check):
     """It is one number, with blanks and a unit of currency or per cent around it at most, within the bounds."""
@@ -94,15 +149,22 @@ class IsNumber(Check):
             return 0.0
         return float(math.isfinite(value) and self.least <= value <= self.most)
 
+    def why(self, text: str) -> str:  # noqa: ARG002 - what was wanted says it
+        bounds = f" from {self.least:g} to {self.most:g}" if (self.least, self.most) != (-math.inf, math.inf) else ""
+        return f"it is not a number{bounds} and nothing else"
+
 
 class IsDate(Check):
     """It is a date in one of the formats, as in Python's `strftime`; `iso` is YYYY-MM-DD."""
 
     check: Literal["date"]
-    formats: Annotated[tuple[str, ...], Field(min_length=1)] = ("iso",)
+    formats: Annotated[tuple[DateFormat, ...], Field(min_length=1, max_length=16)] = ("iso",)
 
     def met(self, text: str) -> float:
         return float(any(_is_date(text.strip(), form) for form in self.formats))
+
+    def why(self, text: str) -> str:  # noqa: ARG002 - what was wanted says it
+        return f"it is not a date written as {' or '.join(self.formats)} and nothing else"
 
 
 class IsLanguage(Check):
@@ -113,6 +175,9 @@ class IsLanguage(Check):
 
     def met(self, text: str) -> float:
         return float(language_of(text[:EXAMINED]) in {None, self.language})
+
+    def why(self, text: str) -> str:
+        return f"it is written in {language_of(text[:EXAMINED])}, not in {self.language}"
 
 
 class Length(Check):
@@ -137,6 +202,10 @@ class Length(Check):
             return self.most / count if self.weight is not None else 0.0
         return 1.0
 
+    def why(self, text: str) -> str:
+        wanted = f"at least {self.least}" if self.most is None else f"{self.least} to {self.most}"
+        return f"it has {_count(text.strip(), self.of)} {self.of}, not {wanted}"
+
 
 class Mentions(Check):
     """It says each of these, as whole words, in upper or lower case; weighted, the share of them counts.
@@ -145,7 +214,7 @@ class Mentions(Check):
     """
 
     check: Literal["mentions"]
-    texts: Annotated[tuple[str | tuple[str, ...], ...], Field(min_length=1)]
+    texts: Annotated[tuple[Wanted | Alternatives, ...], Field(min_length=1, max_length=100)]
     never: bool = False
 
     def met(self, text: str) -> float:
@@ -153,17 +222,27 @@ class Mentions(Check):
         share = sum(one != self.never for one in said) / len(said)
         return share if self.weight is not None else float(share == 1)
 
+    def why(self, text: str) -> str:
+        for wanted in self.texts:
+            if any(_says(text, one) for one in _alternatives(wanted)) == self.never:
+                return f"it {'says' if self.never else 'does not say'} {' or '.join(_alternatives(wanted))}"
+        return "it says what it is not to say"
+
 
 class Matches(Check):
-    """It matches a regular expression somewhere; with `whole`, from end to end."""
+    """It matches a regular expression (RE2's) somewhere; with `whole`, from end to end. A dot is any character."""
 
     check: Literal["matches"]
-    pattern: Annotated[str, AfterValidator(_compiles)]
+    pattern: Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_compiles)]
     whole: bool = False
 
     def met(self, text: str) -> float:
-        search = re.fullmatch if self.whole else re.search
-        return float(search(self.pattern, text[:EXAMINED].strip(), re.DOTALL) is not None)
+        pattern = _compiled(self.pattern)
+        search = pattern.fullmatch if self.whole else pattern.search
+        return float(search(text[:EXAMINED].strip()) is not None)
+
+    def why(self, text: str) -> str:  # noqa: ARG002 - what was wanted says it
+        return f"it does not match {self.pattern}"
 
 
 class IsPython(Check):
@@ -172,14 +251,20 @@ class IsPython(Check):
     check: Literal["python"]
 
     def met(self, text: str) -> float:
+        return float(self._fault(text) is None)
+
+    def why(self, text: str) -> str:
+        return f"its code is no Python: {self._fault(text)}"
+
+    def _fault(self, text: str) -> str | None:
         code = "\n".join(FENCE.findall(text[:EXAMINED])) or text[:EXAMINED]
         if not code.strip() or not _is_shallow(code):
-            return 0.0
+            return "there is none" if not code.strip() else "brackets stand too deep in others"
         try:
             ast.parse(code)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            return 0.0
-        return 1.0
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            return str(error) or type(error).__name__
+        return None
 
 
 AnyCheck = Annotated[

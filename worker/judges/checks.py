@@ -2,7 +2,7 @@
 
 Answers that meet all hard checks stand before the others. Among them the weighted checks decide, then the judge that
 `then` names, then rank. Where none meets them all, the fewest failures stand first and the verdict says so: somebody
-has to win.
+has to win. What a task expects stands over the registry's checks: of each kind the task's own, where it has any.
 
     [judges.json-checked]
     method = "checks"
@@ -20,6 +20,7 @@ from pydantic import Field
 
 from worker.judges import Decision, Judge, Question, create_judge
 from worker.judges.checking import AnyCheck
+from worker.judges.expecting import merged
 from worker.judges.ranking import by_rank
 from worker.params import Params, checked_params
 
@@ -42,7 +43,7 @@ class Then(Params):
 class ChecksParams(Params):
     """`params` of a `checks` judge."""
 
-    checks: Annotated[tuple[AnyCheck, ...], Field(min_length=1)]
+    checks: Annotated[tuple[AnyCheck, ...], Field(max_length=64)] = ()  # none: those of the task alone
     then: Then | None = None
 
 
@@ -72,7 +73,8 @@ class Checks(Judge):
 
     def decide(self, question: Question) -> Decision:
         """Rank the answers. Raises what the judge behind raises."""
-        checked = {answer.id: self._check(answer.text) for answer in question.answers}
+        checks = merged(self._params.checks, question.expect)
+        checked = {answer.id: _check(checks, answer.text) for answer in question.answers}
         fewest = min(len(one.failed) for one in checked.values())
         passing = [answer for answer in by_rank(question.answers) if len(checked[answer.id].failed) == fewest]
         behind = self._asked(question, passing)
@@ -83,24 +85,13 @@ class Checks(Judge):
         )
         return Decision(
             ranking=tuple(answer.id for answer in order),
-            scores=self._scores(checked, fewest, behind),
+            scores=_scores(checks, checked, fewest, behind),
             reason=_reason(order, checked, fewest, behind),
             method="checks",
             model=behind.model if behind else None,
             prompt_version=behind.prompt_version if behind else None,
-            orders=({"checks": self._kept(question, checked)}, *(behind.orders if behind else ())),
+            orders=({"checks": _kept(question, checked)}, *(behind.orders if behind else ())),
             confidence=behind.confidence if behind and not fewest else None,
-        )
-
-    def _check(self, text: str) -> Checked:
-        met = tuple(check.met(text) for check in self._params.checks)
-        pairs = list(zip(self._params.checks, met, strict=True))
-        weights = sum(check.weight for check, _ in pairs if check.weight is not None)
-        gained = sum(check.weight * value for check, value in pairs if check.weight is not None)
-        return Checked(
-            failed=tuple(check.check for check, value in pairs if check.weight is None and value < 1),
-            share=gained / weights if weights else 1.0,
-            met=met,
         )
 
     def _asked(self, question: Question, passing: Sequence[Answer]) -> Decision | None:
@@ -109,22 +100,38 @@ class Checks(Judge):
             return None
         return self._then.decide(replace(question, answers=tuple(passing)))
 
-    def _scores(self, checked: Mapping[UUID, Checked], fewest: int, behind: Decision | None) -> dict[UUID, float]:
-        """Share of the weighted checks met, or without any the scores of the judge behind; one less per failure."""
-        weighted = any(check.weight is not None for check in self._params.checks)
-        own = {id_: one.share for id_, one in checked.items()}
-        base = 0.0
-        if behind is not None and not weighted:
-            own |= behind.scores
-            base = min(behind.scores.values(), default=0.0)
-        return {id_: own[id_] if len(one.failed) == fewest else base - len(one.failed) for id_, one in checked.items()}
 
-    def _kept(self, question: Question, checked: Mapping[UUID, Checked]) -> list[dict[str, Any]]:
-        return [
-            {"model": answer.model, "failed": checked[answer.id].failed, "share": checked[answer.id].share,
-             "met": checked[answer.id].met}
-            for answer in by_rank(question.answers)
-        ]  # fmt: skip
+def _check(checks: Sequence[AnyCheck], text: str) -> Checked:
+    met = tuple(check.met(text) for check in checks)
+    pairs = list(zip(checks, met, strict=True))
+    weights = sum(check.weight for check, _ in pairs if check.weight is not None)
+    gained = sum(check.weight * value for check, value in pairs if check.weight is not None)
+    return Checked(
+        failed=tuple(check.check for check, value in pairs if check.weight is None and value < 1),
+        share=gained / weights if weights else 1.0,
+        met=met,
+    )
+
+
+def _scores(
+    checks: Sequence[AnyCheck], checked: Mapping[UUID, Checked], fewest: int, behind: Decision | None
+) -> dict[UUID, float]:
+    """Share of the weighted checks met, or without any the scores of the judge behind; one less per failure."""
+    weighted = any(check.weight is not None for check in checks)
+    own = {id_: one.share for id_, one in checked.items()}
+    base = 0.0
+    if behind is not None and not weighted:
+        own |= behind.scores
+        base = min(behind.scores.values(), default=0.0)
+    return {id_: own[id_] if len(one.failed) == fewest else base - len(one.failed) for id_, one in checked.items()}
+
+
+def _kept(question: Question, checked: Mapping[UUID, Checked]) -> list[dict[str, Any]]:
+    return [
+        {"model": answer.model, "failed": checked[answer.id].failed, "share": checked[answer.id].share,
+         "met": checked[answer.id].met}
+        for answer in by_rank(question.answers)
+    ]  # fmt: skip
 
 
 def _reason(order: Sequence[Answer], checked: Mapping[UUID, Checked], fewest: int, behind: Decision | None) -> str:

@@ -9,7 +9,8 @@ import numpy as np
 import soundfile
 
 from db.errors import WeightsError
-from db.registry import ModelEntry, PackageSource
+from db.registry import ModelEntry
+from db.sources import PackageSource
 from scheduler.evaluation.inputs import Samples
 from worker.weights import fetch
 
