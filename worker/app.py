@@ -12,6 +12,10 @@ from worker.role import WorkerRole
 
 SWEEP = 10.0  # seconds between two looks for messages that nobody acknowledged in time
 
+#: Who sends a message tries three times within a second. Then the scheduler sends it, from the rows; a child that
+#: waited longer, with its batch stored and only the chord's callback to send, would be killed at its time limit.
+SENDING = {"max_retries": 2, "interval_start": 0.1, "interval_step": 0.2}
+
 
 class BakeoffCelery(Celery):  # type: ignore[misc] # celery has no types
     """A Celery app that a spawned child imports instead of unpickling, so that both read the same configuration."""
@@ -73,7 +77,7 @@ def configuration() -> dict[str, Any]:
         "worker_redirect_stdouts": False,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
-        "broker_transport_options": {**timeouts, **_redelivery(settings, role)},
+        "broker_transport_options": {**timeouts, **SENDING, **_redelivery(settings, role)},
         "redis_socket_connect_timeout": settings.publish_timeout,
         "redis_socket_keepalive": True,
         "result_backend_transport_options": {"retry_policy": {"max_retries": 3, "timeout": settings.publish_timeout}},

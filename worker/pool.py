@@ -34,12 +34,15 @@ class AttentivePool(AsynPool):  # type: ignore[misc] # celery has no types
 
         While the broker is away Celery's event loop stands still. When it goes on, the timers that ran out come first:
         a child that was done long ago would be killed, and its model loaded again.
+        A message that the loop has read in part is read to its end first: its rest is no message of its own.
         """
-        for pipe in list(self._fileno_to_outq):
+        finish = self._result_handler._finish_partial_read  # noqa: SLF001 - celery's, for the same case at its end
+        for pipe, process in list(self._fileno_to_outq.items()):
             for _ in range(UNHEARD):
-                if not select.select([pipe], [], [], 0)[0]:
+                if finish(pipe, process) or not select.select([pipe], [], [], 0)[0]:
                     break
                 self.handle_result_event(pipe)
+            finish(pipe, process)
 
 
 class ModelPool(TaskPool):  # type: ignore[misc] # celery has no types
