@@ -119,6 +119,7 @@ def test_a_jury_learns_whom_to_believe_when(tmp_path: Path) -> None:
     assert found["recovered_interval"][0] > 0.5
     assert found["support"] == 120
     assert found["random"] < found["best_single"] < found["chosen"] <= found["oracle"]
+    assert found["vote"] == 1.0  # where two agree they are right, and where nobody does the first is
 
 
 def test_a_judge_that_fails_leaves_the_selectors_first(tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
     from scheduler.evaluation.judges.bench import Asked
     from scheduler.evaluation.judges.rows import Kind
+    from worker.judges import Judge
 
-BASELINES = ("best_single", "longest", "consensus", "random")
+BASELINES = ("best_single", "longest", "consensus", "vote")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +34,8 @@ class Outcome:
 
 def outcomes(asked: Sequence[Asked], kind: Kind) -> list[Outcome]:
     """Score every decision. A judge that failed leaves the first by rank, as a queue would."""
-    answers = "closed" if kind.similarity == "answer" else "open"
-    entry = JudgeEntry(name="consensus", method="consensus", params={"answers": answers})
-    consensus = create_judge(entry, None)
+    closed = kind.similarity == "answer"
+    agreeing = {"consensus": _agreeing("open")} | ({"vote": _agreeing("closed")} if closed else {})
     best: dict[int, str] = {}
     out = []
     for one in asked:
@@ -48,7 +48,7 @@ def outcomes(asked: Sequence[Asked], kind: Kind) -> list[Outcome]:
             "chosen": scores[case.key(one.decision.ranking[0] if one.decision else first)],
             "random": mean(list(scores.values())),
             "longest": scores[longest],
-            "consensus": scores[case.key(consensus.decide(case.question).ranking[0])],
+            **{name: scores[case.key(judge.decide(case.question).ranking[0])] for name, judge in agreeing.items()},
             "best_single": scores.get(single, mean(list(scores.values()))),
             "oracle": max(scores.values()),
         }
@@ -65,12 +65,17 @@ def outcomes(asked: Sequence[Asked], kind: Kind) -> list[Outcome]:
     return out
 
 
+def _agreeing(answers: str) -> Judge:
+    """The answer most like the others (`open`), or the one that most come to (`closed`)."""
+    return create_judge(JudgeEntry(name="consensus", method="consensus", params={"answers": answers}), None)
+
+
 def selection_figures(found: Sequence[Outcome]) -> dict[str, Any]:
     """Mean score of every arm, and the share of the gap from the best single model to the oracle that is recovered."""
     arms = {name: mean([one.arms[name] for one in found]) for name in (found[0].arms if found else {})}
     groups, gains, gaps = gains_of(found)
     gain = [one.arms["chosen"] - one.arms["best_single"] for one in found]
-    baseline = max(BASELINES[:3], key=lambda name: arms.get(name, 0.0))
+    baseline = max(BASELINES, key=lambda name: arms.get(name, 0.0))
     behind = [one.arms["chosen"] - one.arms.get(baseline, 0.0) for one in found]
     return arms | {
         "best_single_hindsight": _hindsight(found),
