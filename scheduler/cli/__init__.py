@@ -16,7 +16,19 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from db.errors import BakeoffError
 from db.logs import configure_logging, get_logger
 from db.settings import load_settings
-from scheduler.cli import evaluate, judge, leaderboard, models, operate, prefer, processes, tasks, upkeep
+from scheduler.cli import (
+    annotate,
+    curate,
+    evaluate,
+    judge,
+    leaderboard,
+    models,
+    operate,
+    prefer,
+    processes,
+    tasks,
+    upkeep,
+)
 
 app = typer.Typer(
     name="bakeoff",
@@ -33,7 +45,9 @@ upkeep.register(app)
 prefer.register(app)
 leaderboard.register(app)
 judge.register(app)
+annotate.register(app)
 evaluate.register(app)
+curate.register(app)
 
 
 def main() -> None:
