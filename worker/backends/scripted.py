@@ -2,7 +2,7 @@
 
 `params.rules` is a list tried in order; a rule applies when `match` (a regular expression) is found in the
 input's text or in the file's name. Without a rule that applies the answer is `params.answer`, or an echo of the
-input. A text may hold `{text}`, `{name}` and `{model}`.
+input. A text may hold `{text}`, `{name}`, `{model}`, and `{number}`: from 0 to 1, decided by model and input alone.
 
     [models.fake-a]
     backend = "scripted"
@@ -27,6 +27,7 @@ A rule may `fail` in the ways that models do:
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import re
 import signal
@@ -124,8 +125,16 @@ class Scripted(Backend):
         return Failure(kind=kind, code="scripted", message=f"{self.model.name} fails as the script says")
 
     def _say(self, template: str, text: str, name: str) -> Output:
-        said = template.replace("{text}", text).replace("{name}", name).replace("{model}", self.model.name)
+        number = f"{drawn_number(self.model.name, text):.4f}"
+        said = template.replace("{number}", number).replace("{text}", text)
+        said = said.replace("{name}", name).replace("{model}", self.model.name)
         return Output(text=said, usage={"output_chars": len(said)})
+
+
+def drawn_number(*texts: str) -> float:
+    """A number from 0 to 1 that looks drawn by lot and is the same for the same texts, on every machine."""
+    digest = hashlib.sha256("\n".join(texts).encode("utf-8", "replace")).digest()
+    return int.from_bytes(digest[:6], "big") / 2**48
 
 
 def _hang(_: float) -> None:

@@ -15,19 +15,20 @@ from pydantic import Field
 from db.errors import Unreachable
 from db.registry import JudgeEntry
 from worker.backends import LanguageModel
+from worker.backends.scripted import drawn_number
 from worker.judges import Decision, Judge, Question
 from worker.params import Params, checked_params
 
 
 class ScriptedJudgeParams(Params):
-    """`prefer`: `longest`, `first` (by rank), or `model:NAME`.
+    """`prefer`: `longest`, `first` (by rank), `number` (decided by the text alone), or `model:NAME`.
 
     It fails where an answer matches `fail_on`, while the file `fail_while` exists if that is set, in the way `fail`:
     `raise`, `unreachable` (its server is away), `garbage` (ranks what nobody asked about, with scores that are no
     numbers), `hang`, or `exit` (the process).
     """
 
-    prefer: str = Field("longest", pattern=r"^(longest|first|model:.+)$")
+    prefer: str = Field("longest", pattern=r"^(longest|first|number|model:.+)$")
     sleep: float = Field(0.0, ge=0, le=3600)
     fail: Literal["raise", "unreachable", "garbage", "hang", "exit"] = "raise"
     fail_on: str | None = None
@@ -80,4 +81,6 @@ class ScriptedJudge(Judge):
             return float(len(text))
         if kind == "first":
             return -float(rank)
+        if kind == "number":
+            return drawn_number(text)
         return 1.0 if model == kind.removeprefix("model:") else 0.0

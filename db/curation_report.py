@@ -1,0 +1,91 @@
+"""A curation job in figures: how many records came to each stage and why they left it, scores, samples."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+
+def funnel(connection: Connection, job: UUID, stages: Sequence[str]) -> list[dict[str, Any]]:
+    """Per stage: how many records came to it, how many it dropped by which rule, how many wait, how many passed."""
+    rows = connection.execute(
+        text(
+            """
+            SELECT stage, rule, type, count(*) AS n FROM curation_record WHERE job_id = :job GROUP BY stage, rule, type
+            """
+        ),
+        {"job": job},
+    ).all()
+    out = []
+    for number, name in enumerate(stages):
+        here = [row for row in rows if row.stage == number]
+        rules = sorted({row.rule for row in here if row.rule})
+        types = sorted({row.type for row in rows})
+        out.append(
+            {
+                "stage": name,
+                "came": sum(row.n for row in rows if row.stage >= number),
+                "dropped": {rule: sum(row.n for row in here if row.rule == rule) for rule in rules},
+                "waiting": sum(row.n for row in here if row.rule is None),
+                "passed": sum(row.n for row in rows if row.stage > number),
+                "passed_by_type": {
+                    kind: n for kind in types if (n := sum(r.n for r in rows if r.stage > number and r.type == kind))
+                },
+            }
+        )
+    return out
+
+
+def histogram(connection: Connection, job: UUID, name: str, bins: int) -> dict[str, Any] | None:
+    """Scores of a stage in equal bins from the least to the greatest, with how many of each have passed; or None."""
+    row = connection.execute(
+        text(
+            """
+            SELECT min((scores ->> :name)::float8) AS low, max((scores ->> :name)::float8) AS high, count(*) AS n
+            FROM curation_record WHERE job_id = :job AND scores ? :name
+            """
+        ),
+        {"job": job, "name": name},
+    ).one()
+    if not row.n:
+        return None
+    width = (row.high - row.low) or 1.0
+    counted = connection.execute(
+        text(
+            """
+            SELECT least(:bins - 1, floor(((scores ->> :name)::float8 - :low) / :width * :bins))::int AS bin,
+                   count(*) AS n, count(*) FILTER (WHERE fate = 'kept') AS kept
+            FROM curation_record WHERE job_id = :job AND scores ? :name GROUP BY bin
+            """
+        ),
+        {"job": job, "name": name, "bins": bins, "low": row.low, "width": width},
+    ).all()
+    found = {one.bin: (one.n, one.kept) for one in counted}
+    return {
+        "low": row.low,
+        "high": row.high,
+        "n": row.n,
+        "bins": [{"n": found.get(b, (0, 0))[0], "kept": found.get(b, (0, 0))[1]} for b in range(bins)],
+    }
+
+
+def samples(connection: Connection, job: UUID, most: int) -> list[dict[str, Any]]:
+    """Some kept records, and some dropped by each rule of each stage: the first ones by key, so as good as drawn."""
+    rows = connection.execute(
+        text(
+            """
+            SELECT position, type, data, fate, rule, reason, scores, found, stage FROM (
+                SELECT *, row_number() OVER (PARTITION BY fate, stage, rule ORDER BY key, position) AS place
+                FROM (SELECT job_id, position, type, data, fate, rule, reason, scores, found, stage, key
+                      FROM curation_record WHERE job_id = :job AND fate <> 'pending') AS r) AS ranked
+            WHERE place <= :most ORDER BY stage DESC, fate, rule, place
+            """
+        ),
+        {"job": job, "most": most},
+    )
+    return [dict(row._mapping) for row in rows]  # noqa: SLF001 - the documented name

@@ -1,0 +1,75 @@
+"""What became of a curation job's tasks: the read side, by idempotency key, a page of records in one statement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """One candidate that has an output. `score` is the judge's, None where no judge was asked."""
+
+    model: str
+    text: str
+    score: float | None
+    won: bool
+    detail: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """A task that ended, and what its models said, the winner first, then by the judge's ranking."""
+
+    status: str
+    error: str | None
+    said: list[Said]
+
+    @property
+    def winner(self) -> Said | None:
+        """What the judge chose."""
+        return next((one for one in self.said if one.won), None)
+
+
+def outcomes_of(connection: Connection, source: str, keys: Sequence[str]) -> dict[str, Outcome]:
+    """The tasks of these keys that ended, by key."""
+    rows = connection.execute(
+        text(
+            """
+            SELECT t.idempotency_key AS key, t.status, t.error ->> 'message' AS error, coalesce((
+                SELECT jsonb_agg(jsonb_build_object(
+                           'model', c.model, 'text', c.output, 'score', v.scores -> c.id::text,
+                           'won', c.id = v.winner_id, 'detail', coalesce(c.detail, '{}'))
+                       ORDER BY c.id <> v.winner_id, place.n, c.rank)
+                FROM subtask AS s JOIN candidate AS c ON c.subtask_id = s.id JOIN verdict AS v ON v.subtask_id = s.id
+                LEFT JOIN LATERAL jsonb_array_elements_text(v.ranking) WITH ORDINALITY AS place (id, n)
+                       ON place.id = c.id::text
+                WHERE s.task_id = t.id AND c.status = 'done'), '[]') AS said
+            FROM task AS t
+            WHERE t.source = :source AND t.idempotency_key = ANY(CAST(:keys AS text[])) AND t.finished_at IS NOT NULL
+            """
+        ),
+        {"source": source, "keys": list(keys)},
+    )
+    return {
+        row.key: Outcome(status=row.status, error=row.error, said=[Said(**one) for one in row.said]) for row in rows
+    }
+
+
+def ended_keys(connection: Connection, source: str, keys: Sequence[str]) -> set[str]:
+    """Those of these keys whose task ended."""
+    rows = connection.execute(
+        text(
+            """
+            SELECT idempotency_key FROM task
+            WHERE source = :source AND idempotency_key = ANY(CAST(:keys AS text[])) AND finished_at IS NOT NULL
+            """
+        ),
+        {"source": source, "keys": list(keys)},
+    )
+    return set(rows.scalars())

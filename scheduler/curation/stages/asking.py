@@ -1,0 +1,175 @@
+"""Stages that ask models: a task per question about a record, a bounded number of records open at once.
+
+A record goes from new (nothing done) to asked (its tasks are stored) to scored (they ended and were read). A task's key
+is stage, position and turn: whoever is killed between storing tasks and noting it stores nothing twice.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from db.curation_records import Dropped, Scored, count_at, drop, mark_asked, mark_scored, page_of, pass_scored
+from db.curation_tasks import ended_keys, outcomes_of
+from db.errors import BakeoffError
+from db.logs import get_logger
+from db.schema_curation import Step
+from db.workers import live_queues, live_workers
+from scheduler.curation.stages import O, Stage
+from scheduler.submit import NewTask, submit_many
+from scheduler.waiting import POLL_SECONDS, Notices
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from db.curation_records import Record
+    from db.curation_tasks import Outcome
+    from scheduler.curation.run import Run
+
+log = get_logger(__name__)
+
+PAGE = 250  # records whose tasks are stored, or read, together
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """One question about a record; `turn` tells it from the record's others."""
+
+    turn: int
+    request: str
+    capability: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+class Asking(Stage[O]):
+    """Asks, reads what came, and lets pass or drops when everything is there."""
+
+    @abstractmethod
+    def asks(self, record: Record) -> list[Ask]:
+        """The questions about a record; none where nothing is to be asked."""
+
+    @abstractmethod
+    def settle(self, record: Record, outcomes: Sequence[Outcome]) -> Scored | Dropped:
+        """What the outcomes, in the order of `asks`, come to."""
+
+    def close(self, run: Run) -> None:
+        """Every record is scored: let them pass, all by default."""
+        with run.changing() as connection:
+            pass_scored(connection, run.job.id, self.number)
+
+    def prepare(self, run: Run) -> None:
+        """Check what the stage needs. Raises `UsageError`."""
+
+    def run(self, run: Run) -> None:
+        """Ask about every record that stands before the stage. Raises `BakeoffError` where every task failed."""
+        self.prepare(run)
+        with run.reading() as connection:
+            waiting = count_at(connection, run.job.id, self.number)
+        left = waiting.get(Step.NEW, 0) + waiting.get(Step.ASKED, 0)
+        if left:
+            self._warn_where_nobody_serves(run)
+            self._ask_all(run, left)
+        self.close(run)
+
+    def _ask_all(self, run: Run, left: int) -> None:
+        total, failed, done = left, 0, 0
+        with Notices(run.settings.dsn) as notices:
+            while True:
+                with run.reading() as connection:
+                    waiting = count_at(connection, run.job.id, self.number)
+                new, asked = waiting.get(Step.NEW, 0), waiting.get(Step.ASKED, 0)
+                if not new and not asked:
+                    return
+                room = min(PAGE, run.recipe.in_flight - asked)
+                sent = self._send(run, room) if new and room > 0 else 0
+                read, lost = self._read_ended(run)
+                done, failed = done + read, failed + lost
+                if failed == done and failed >= min(total, 20):
+                    raise BakeoffError(
+                        f"Stage {self.name}: the tasks of all {failed} records so far failed; see `bakeoff results "
+                        f"--source {run.job.source}` and mend what they say, then give the job another name."
+                    )
+                run.progress(self.name, done, total)
+                if not sent and not read:
+                    with run.changing():  # which holds the lease while we wait
+                        pass
+                    notices.doze(POLL_SECONDS)
+
+    def _send(self, run: Run, room: int) -> int:
+        """Store the tasks of the next records; those that nothing is asked about are settled at once."""
+        with run.reading() as connection:
+            page = page_of(connection, run.job.id, self.number, Step.NEW, room)
+        asks = {record.position: self.asks(record) for record in page}
+        tasks = [self._task(run, position, ask) for position, own in asks.items() for ask in own]
+        size = run.settings.max_bulk
+        for start in range(0, len(tasks), size):
+            submit_many(run.settings, tasks[start : start + size])
+        silent = [record for record in page if not asks[record.position]]
+        with run.changing() as connection:
+            self._store(run, connection, [self.settle(record, []) for record in silent])
+            mark_asked(connection, run.job.id, self.number, [place for place, own in asks.items() if own])
+        return len(page)
+
+    def _read_ended(self, run: Run) -> tuple[int, int]:
+        """Read the records whose tasks have all ended: how many there were, and how many of them came to nothing."""
+        read = lost = 0
+        after = -1
+        while True:
+            with run.reading() as connection:
+                page = page_of(connection, run.job.id, self.number, Step.ASKED, PAGE, after)
+                if not page:
+                    return read, lost
+                after = page[-1].position
+                keys = {record.position: self._keys(record) for record in page}
+                ended = ended_keys(connection, run.job.source, [key for own in keys.values() for key in own])
+                ready = [record for record in page if ended.issuperset(keys[record.position])]
+                wanted = [key for record in ready for key in keys[record.position]]
+                outcomes = outcomes_of(connection, run.job.source, wanted)
+            settled = [self.settle(record, [outcomes[key] for key in keys[record.position]]) for record in ready]
+            if ready:
+                with run.changing() as connection:
+                    self._store(run, connection, settled)
+            read += len(ready)
+            lost += sum(not any(outcomes[key].said for key in keys[record.position]) for record in ready)
+
+    def _store(self, run: Run, connection: Any, settled: Sequence[Scored | Dropped]) -> None:
+        drop(connection, run.job.id, self.number, [one for one in settled if isinstance(one, Dropped)])
+        scored = [one for one in settled if isinstance(one, Scored)]
+        mark_scored(connection, run.job.id, self.number, self.name, scored)
+
+    def _keys(self, record: Record) -> list[str]:
+        return [self._key(record.position, ask.turn) for ask in self.asks(record)]
+
+    def _key(self, position: int, turn: int) -> str:
+        return f"{self.name}/{position}/{turn}"
+
+    def _task(self, run: Run, position: int, ask: Ask) -> NewTask:
+        return NewTask(
+            request=ask.request,
+            capability=ask.capability,
+            source=run.job.source,
+            options=ask.options,
+            idempotency_key=self._key(position, ask.turn),
+        )
+
+    def _warn_where_nobody_serves(self, run: Run) -> None:
+        """Tasks wait for a worker; whoever looks at the log should know which."""
+        with run.reading() as connection:
+            page = page_of(connection, run.job.id, self.number, Step.NEW, 1)
+            live = live_queues(live_workers(connection, run.settings.worker_timeout))
+        for ask in self.asks(page[0])[:1] if page else []:
+            named = ask.options.get("models") or [m.name for m in run.settings.registry.candidates_for(ask.capability)]
+            missing = [name for name in named if run.settings.registry.model(name).queue not in live]
+            if missing:
+                log.warning(
+                    f"{self.name} waits for a worker: `bakeoff worker {' '.join(missing)}`",
+                    action="curation_waits",
+                    job=run.job.name,
+                )
+
+
+def failed(record: Record, outcome: Outcome, what: str) -> Dropped:
+    """A record whose task has no result is dropped, with the task's own words."""
+    why = outcome.error or f"its task is {outcome.status}"
+    return Dropped(position=record.position, rule="no_answer", reason=f"No {what}: {why}")
