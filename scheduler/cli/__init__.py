@@ -17,6 +17,7 @@ from db.errors import BakeoffError
 from db.logs import configure_logging, get_logger
 from db.settings import load_settings
 from scheduler.cli import (
+    annotate,
     curate,
     evaluate,
     judge,
@@ -44,6 +45,7 @@ upkeep.register(app)
 prefer.register(app)
 leaderboard.register(app)
 judge.register(app)
+annotate.register(app)
 evaluate.register(app)
 curate.register(app)
 
