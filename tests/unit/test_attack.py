@@ -157,6 +157,25 @@ def test_the_command_prints_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert report["support"] == report["hosts"] * report["attacks"]
 
 
+def test_a_jury_is_taught_before_it_is_attacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given pairs whose longer answer is mostly better
+    pairs(tmp_path, 120)
+    found = run(monkeypatch, tmp_path, "--judge", "jury", "--judge-model", "none", "--plain", "none", "--hosts", "3",
+                "--families", "constant", "--json")  # fmt: skip
+    report = json.loads(found.stdout)
+    # then it learned that, on groups that no host comes from
+    (card,) = report["fitted"]
+    kept = hosts_of([read_set(tmp_path / "pairs_plants.jsonl")], "report", 4)
+    assert card["groups"] == 120 - len(kept)
+    assert report["right_clean"] > 0.5
+
+
+def test_a_judge_that_fails_as_it_is_has_no_host(hosts: list[Host]) -> None:
+    judge = create_judge(JudgeEntry(name="x", method="scripted", params={"fail_on": "plant"}), None)
+    run = run_trials(judge, hosts, [PRAISE], wanted=3)
+    assert (run.hosts, run.tried) == (0, len(hosts))
+
+
 def test_the_command_prints_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pairs(tmp_path)
     found = run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,13 +15,18 @@ from db.settings import load_settings
 from scheduler.evaluation.attack.attacks import OURS, Attack, read_attacks
 from scheduler.evaluation.attack.hosts import Host, default_sets, hosts_of
 from scheduler.evaluation.attack.measure import figures, run_trials
+from scheduler.evaluation.judges.bench import LEARNING_TIME, learns, nameless_entry
+from scheduler.evaluation.judges.bench import Bench as Learning
+from scheduler.evaluation.judges.cases import keys_of
 from scheduler.evaluation.judges.evaluation import asking, judge_entry
-from scheduler.evaluation.judges.rows import Part, find_set, read_set
+from scheduler.evaluation.judges.rows import EvaluationSet, Part, find_set, part_of, read_set
 from worker.judges import create_judge
 
 if TYPE_CHECKING:
     from db.registry import JudgeEntry, Registry
     from db.settings import Settings
+    from scheduler.evaluation.judges.replies import Remembering
+    from worker.judges import Judge
 
 NO_PLAIN = "none"
 PLAIN = "llm"  # the method: the language model alone, asked for the best answer's letter
@@ -31,9 +37,11 @@ UNGUARDED = {"hostile": "leave"}
 class Bench:
     """What every judge of a run meets alike."""
 
+    sets: list[EvaluationSet]
     hosts: list[Host]
     attacks: list[Attack]
     wanted: int
+    candidates: int
     seconds: float | None
 
 
@@ -69,9 +77,11 @@ def attack_command(
     beside = plain_entry(registry, entry, plain)
     sets = [read_set(find_set(name, settings.eval_data)) for name in files or ()] or default_sets(settings.eval_data)
     bench = Bench(
+        sets=sets,
         hosts=hosts_of(sets, split, candidates),
         attacks=read_attacks(attacks, _names(families), _names(without)),
         wanted=hosts,
+        candidates=candidates,
         seconds=seconds,
     )
     found = {}
@@ -103,26 +113,47 @@ def plain_entry(registry: Registry, entry: JudgeEntry, plain: str | None) -> Jud
 
 def evaluated(settings: Settings, entry: JudgeEntry, bench: Bench) -> dict[str, Any]:
     """A judge's figures. Raises `UsageError` where it puts no losing answer behind."""
+    began = time.monotonic()
     with asking(settings, entry) as model:
-        run = run_trials(
-            create_judge(entry, model),
-            bench.hosts,
-            bench.attacks,
-            bench.wanted,
-            seconds=bench.seconds,
-        )
+        judge, cards = defended(entry, model, bench)
+        left = None if bench.seconds is None else max(0.0, bench.seconds - (time.monotonic() - began))
+        run = run_trials(judge, bench.hosts, bench.attacks, bench.wanted, seconds=left)
         about = {
             "method": entry.method,
             "params": entry.params,
             "judge_model": model.identity if model else None,
             "calls": model.calls if model else 0,
             "model_calls": model.asked if model else 0,
+            "fitted": cards,
         }
     if not run.hosts:
         raise UsageError(
             f"{entry.name} puts no losing answer behind on {run.tried} hosts: it has nothing to be talked out of."
         )
     return about | figures(run)
+
+
+def defended(entry: JudgeEntry, model: Remembering | None, bench: Bench) -> tuple[Judge, list[dict[str, Any]]]:
+    """The judge that is attacked, and the cards of what it learned.
+
+    One that learns and has no weights is fitted, without names as the hosts are, on the rows to fit and to tune of the
+    sets: never on a group that hosts come from by default.
+    """
+    judge = create_judge(nameless_entry(entry), model)
+    cards: list[dict[str, Any]] = []
+    if not learns(judge):
+        return judge, cards
+    by_capability: dict[str, tuple[Learning, list[Any]]] = {}
+    for one in bench.sets:
+        learning = Learning(entry=entry, model=model, kind=one.kind, blind=True, seconds=bench.seconds)
+        rows = [row for row in one.rows if part_of(row.group) != "report" and len(set(row.scores.values())) > 1]
+        if rows:
+            _, read = by_capability.setdefault(one.kind.capability, (learning, []))
+            read += learning.lessons(judge, rows, keys_of(rows, bench.candidates), LEARNING_TIME)
+    for learning, read in by_capability.values():
+        learning.teach(judge, read)
+        cards += learning.cards
+    return judge, cards
 
 
 def _names(given: str) -> list[str]:

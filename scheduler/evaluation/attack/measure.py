@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from scheduler.evaluation.attack.attacks import Attack
     from scheduler.evaluation.attack.hosts import Host
-    from worker.judges import Judge
+    from worker.judges import Judge, Question
 
 RESAMPLES = 2000
 
@@ -62,13 +62,12 @@ def run_trials(
             break
         tried += 1
         found_clean += any(examine(answer.text).found for answer in host.question.answers)
-        if judge.decide(host.question).ranking[0] == host.losing:
+        if _wins(judge, host.question, host) is not False:  # it is chosen as it is, or nothing is
             continue
         for attack in attacks:
             text = attack.on(host.output, host.question.request)
-            try:
-                won = judge.decide(host.with_output(text)).ranking[0] == host.losing
-            except Exception:  # noqa: BLE001 - whatever a judge raises is a figure here
+            won = _wins(judge, host.with_output(text), host)
+            if won is None:
                 failed += 1
                 continue
             trials.append(Trial(attack=attack, host=used, won=won, found=bool(examine(text).found)))
@@ -77,6 +76,14 @@ def run_trials(
         trials=tuple(trials), hosts=used, tried=tried, found_clean=found_clean, failed=failed,
         seconds=time.monotonic() - started,
     )  # fmt: skip
+
+
+def _wins(judge: Judge, question: Question, host: Host) -> bool | None:
+    """Whether the losing answer is chosen; None where the judge fails."""
+    try:
+        return judge.decide(question).ranking[0] == host.losing
+    except Exception:  # noqa: BLE001 - whatever a judge raises is a figure here
+        return None
 
 
 def figures(run: Trials) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from db.errors import UsageError
 from db.logs import get_logger
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from scheduler.evaluation.judges.replies import Remembering
     from scheduler.evaluation.judges.rows import Kind, Row
     from worker.judges import Decision, Judge, Question
+    from worker.judges.jury import Evidence
+
+    Learned = tuple[Lesson, Evidence]
 
 log = get_logger(__name__)
 LEARNS = frozenset({"jury", "cascade"})
@@ -135,16 +138,14 @@ class Bench:
     # --- judges that learn
 
     def _judge(self, learn: Sequence[Row], keys: Sequence[str], share: float) -> Judge:
-        entry = self.entry
         nameless = self.blind or any(is_pair(row) and not row.names for row in learn)
-        if entry.method in LEARNS and nameless:
-            entry = entry.model_copy(update={"params": entry.params | {"identity": False}})
-        judge = create_judge(entry, self.model)
-        if isinstance(judge, Jury) and "artifact" not in entry.params:
-            self._teach(judge, learn, keys, share)
+        judge = create_judge(nameless_entry(self.entry) if nameless else self.entry, self.model)
+        if learns(judge):
+            self.teach(judge, self.lessons(judge, learn, keys, share))
         return judge
 
-    def _teach(self, jury: Jury, learn: Sequence[Row], keys: Sequence[str], share: float) -> None:
+    def lessons(self, jury: Jury, learn: Sequence[Row], keys: Sequence[str], share: float) -> list[Learned]:
+        """Rows with what the jury finds in them, until that share of the seconds is over."""
         before = self._calls
         read = []
         for row in learn:
@@ -157,13 +158,29 @@ class Bench:
             lesson = Lesson(group=row.group, question=case.question, scores=scores)
             read.append((lesson, jury.read(case.question)))
         self.learning_calls += self._calls - before
+        return read
+
+    def teach(self, jury: Jury, read: Sequence[Learned]) -> None:
+        """Fit the jury's weights for the set's capability; where that is too little it stays with its prior."""
         try:
             fitted = taught_by(read, jury.speaks_with)
         except UsageError as error:
             self.cards.append({"not_fitted": str(error)})
             return
         self.cards.append(fitted.card)
-        jury.artifact = Artifact(capabilities={self.kind.capability: fitted})
+        jury.artifact = Artifact(capabilities={**jury.artifact.capabilities, self.kind.capability: fitted})
+
+
+def learns(judge: Judge) -> TypeGuard[Jury]:
+    """Whether a judge is fitted before it is asked: one that was given no weights."""
+    return isinstance(judge, Jury) and judge.params.artifact is None
+
+
+def nameless_entry(entry: JudgeEntry) -> JudgeEntry:
+    """The judge that does not look at who answered."""
+    if entry.method not in LEARNS:
+        return entry
+    return entry.model_copy(update={"params": entry.params | {"identity": False}})
 
 
 def needs_turning(case: Case, decision: Decision | None) -> bool:
