@@ -166,10 +166,15 @@ class Installation:
             self.start(model, "worker", model)
         self.wait_ready(len(models) + 2)
 
-    def wait_ready(self, count: int, timeout: float = 60) -> None:
-        wait_until(
-            lambda: len(self.query("SELECT name FROM worker WHERE status = 'ready'")) >= count, timeout, self.logs
-        )
+    def wait_ready(self, count: int, timeout: float = 120) -> None:
+        """Wait for `count` ready processes; fails at once where one of those that a test started has ended."""
+
+        def ready() -> bool:
+            ended = [name for name, process in self.processes.items() if process.poll() is not None]
+            assert not ended, f"{', '.join(ended)} ended\n{self.logs()}"
+            return len(self.query("SELECT name FROM worker WHERE status = 'ready'")) >= count
+
+        wait_until(ready, timeout, self.logs)
 
     def query(self, statement: str, **values: Any) -> list[Any]:
         engine = self.engine()
