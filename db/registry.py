@@ -66,6 +66,7 @@ class ModelEntry(_Strict):
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     trust_remote_code: bool = False
     deterministic: bool = False
+    reads: tuple[Literal["image", "audio"], ...] = ()  # files that it is shown when a judge asks it
     cache: bool | None = None  # whether equal inputs are answered from stored outputs; empty: where deterministic
     params: dict[str, Any] = {}  # handed to the backend, which checks them
     metadata: dict[str, Any] = {}  # downloads, likes, trending, benchmark scores: what selectors read

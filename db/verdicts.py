@@ -10,7 +10,9 @@ from uuid import UUID, uuid4
 from sqlalchemy import Connection, text
 
 from db.endings import finish_tasks
+from db.judges import HAS_NEXT, JUDGE_SUSPENDED, NEEDS_JUDGE, pass_over_suspended
 from db.lease import Claim
+from db.states import Seen
 from db.subtasks import READ, unblock_after
 from db.tasks import announce
 
@@ -20,9 +22,28 @@ if TYPE_CHECKING:
 #: A subtask whose candidates are all terminal. The queries are about the alias `s`.
 COMPLETE = "NOT EXISTS (SELECT FROM candidate AS c WHERE c.subtask_id = s.id AND c.finished_at IS NULL OFFSET 0)"
 ANY_DONE = "EXISTS (SELECT FROM candidate AS c WHERE c.subtask_id = s.id AND c.status = 'done' OFFSET 0)"
-#: Only between two is there something to ask: a single survivor wins unjudged, whatever the judge is like.
-NEEDS_JUDGE = "(SELECT count(*) FROM candidate AS c WHERE c.subtask_id = s.id AND c.status = 'done') > 1"
-JUDGE_SUSPENDED = "EXISTS (SELECT FROM judge AS j WHERE j.name = s.judge AND j.status = 'suspended')"
+#: Capabilities whose output says what is in a file.
+DESCRIBING = {
+    "automatic-speech-recognition": Seen.TRANSCRIPT,
+    "image-to-text/caption": Seen.CAPTION,
+    "image-to-text": Seen.CAPTION,
+    "image-to-text/ocr": Seen.TEXT,
+}
+#: The files of subtask `s` of task `t`, each with what winners of the same task said of it; null where it has none.
+FILES = """
+CASE WHEN s.inputs @? '$[*].attachment' THEN (
+    SELECT jsonb_agg(jsonb_build_object(
+        'name', coalesce(a.file ->> 'name', ''), 'sha256', coalesce(a.file ->> 'sha256', ''),
+        'media_type', coalesce(r.media_type, ''), 'said', coalesce((
+            SELECT jsonb_agg(jsonb_build_object('capability', o.capability, 'text', w.output) ORDER BY o.position)
+            FROM subtask AS o JOIN verdict AS v ON v.subtask_id = o.id JOIN candidate AS w ON w.id = v.winner_id
+            WHERE o.task_id = s.task_id AND o.id <> s.id AND o.inputs @> jsonb_build_array(i.reference)
+              AND o.capability = ANY(CAST(:describing AS text[]))), '[]')) ORDER BY i.n)
+    FROM jsonb_array_elements(s.inputs) WITH ORDINALITY AS i (reference, n)
+    CROSS JOIN LATERAL (SELECT t.attachments -> CAST(i.reference ->> 'attachment' AS integer) AS file) AS a
+    LEFT JOIN artifact AS r ON r.sha256 = a.file ->> 'sha256'
+    WHERE i.reference ->> 'attachment' IS NOT NULL) END
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +54,16 @@ class Attempted:
     model: str
     output: str
     rank: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attached:
+    """A file of a subtask. `said` is what other subtasks of the task made of it: [{"capability", "text"}]."""
+
+    name: str
+    sha256: str
+    media_type: str
+    said: list[dict[str, str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +81,10 @@ class ToJudge:
     candidates: list[Attempted]
     inputs: list[dict[str, Any]] = field(default_factory=list)
     results: dict[str, str] | None = None  # what the winners said whose output the inputs name
+    expect: dict[str, Any] | None = None  # what an answer must hold (`worker.judges.expecting`)
+    next_judges: list[str] = field(default_factory=list)
+    failed_judges: list[dict[str, Any]] = field(default_factory=list)  # [{"judge", "error"}]
+    files: list[Attached] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,13 +104,17 @@ class VerdictRow:
     orders: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
     confidence: float | None = None
     fallback: bool = False
+    seen: str | None = None  # of the subtask's files (`db.states.Seen`)
+    needs_review: bool = False  # whatever the confidence is
 
 
 def claim_judging(connection: Connection, ids: Sequence[UUID], message: UUID, seconds: float) -> Claim:
-    """Claim those of `ids` that can be judged now: all candidates terminal, one of them done. One statement.
+    """Claim those of `ids` that can be judged now: all candidates terminal, one of them done.
 
-    Subtasks of a suspended judge are left alone, but for the one whose own message this is: the probe.
+    Subtasks of a suspended judge go to the next of their list that is not suspended; without one they are left alone,
+    but for the one whose own message this is: the probe.
     """
+    pass_over_suspended(connection, ids, message)
     token = uuid4()
     rows = connection.execute(
         text(
@@ -96,12 +135,12 @@ def claim_judging(connection: Connection, ids: Sequence[UUID], message: UUID, se
 
 
 def load_to_judge(connection: Connection, claim: Claim) -> list[ToJudge]:
-    """The subtasks of a claim, with what the judge reads. One statement."""
+    """The subtasks of a claim, with what the judge reads, and of files what other subtasks said. One statement."""
     rows = connection.execute(
         text(
             f"""
             SELECT s.id, s.task_id, s.capability, s.judge, t.request, s.attempt, s.max_attempts, s.inputs,
-                   {READ} AS results,
+                   s.expect, s.next_judges, s.failed_judges, {READ} AS results, {FILES} AS files,
                    count(*) FILTER (WHERE c.status <> 'done') AS failed,
                    jsonb_agg(jsonb_build_object('id', c.id, 'model', c.model, 'output', c.output, 'rank', c.rank)
                              ORDER BY c.rank) FILTER (WHERE c.status = 'done') AS candidates
@@ -112,11 +151,12 @@ def load_to_judge(connection: Connection, claim: Claim) -> list[ToJudge]:
             GROUP BY s.id, t.id ORDER BY s.attempt, s.id  -- one that cost its judge the life goes last
             """  # noqa: S608 - a constant
         ),
-        {"ids": claim.ids, "token": claim.token},
+        {"ids": claim.ids, "token": claim.token, "describing": list(DESCRIBING)},
     )
     return [
         ToJudge(
-            **{key: value for key, value in row._mapping.items() if key != "candidates"},  # noqa: SLF001
+            **{key: value for key, value in row._mapping.items() if key not in {"candidates", "files"}},  # noqa: SLF001
+            files=[Attached(**file) for file in row.files or ()],
             candidates=[
                 Attempted(id=UUID(c["id"]), model=c["model"], output=c["output"], rank=c["rank"])
                 for c in row.candidates
@@ -138,17 +178,18 @@ def store_verdicts(connection: Connection, token: UUID, verdicts: Sequence[Verdi
                 SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (
                     subtask_id uuid, winner_id uuid, ranking jsonb, scores jsonb, reason text, method text, judge text,
                     judge_model text, prompt_version text, orders jsonb, confidence double precision, fallback boolean,
-                    seconds double precision)
+                    seconds double precision, seen text, needs_review boolean)
             ), mine AS (
                 UPDATE subtask AS s SET status = 'done', finished_at = now(), token = NULL, lease_until = NULL,
-                       error = NULL, needs_review = (coalesce(given.confidence, 0) < s.min_confidence) IS TRUE
+                       error = NULL,
+                       needs_review = given.needs_review OR (coalesce(given.confidence, 0) < s.min_confidence) IS TRUE
                 FROM given WHERE s.id = given.subtask_id AND s.token = :token AND s.status = 'judging'
                 RETURNING s.id, s.task_id
             ), stored AS (
                 INSERT INTO verdict (subtask_id, winner_id, ranking, scores, reason, method, judge, judge_model,
-                                     prompt_version, orders, confidence, fallback, seconds)
+                                     prompt_version, orders, confidence, fallback, seconds, seen)
                 SELECT g.subtask_id, g.winner_id, g.ranking, g.scores, g.reason, g.method, g.judge, g.judge_model,
-                       g.prompt_version, g.orders, g.confidence, g.fallback, g.seconds
+                       g.prompt_version, g.orders, g.confidence, g.fallback, g.seconds, g.seen
                 FROM given AS g JOIN mine ON mine.id = g.subtask_id
                 ON CONFLICT (subtask_id) DO NOTHING
             ), decided AS (
@@ -292,12 +333,12 @@ class Patience:
 def send_judging(connection: Connection, patience: Patience, limit: int) -> JudgeMessage | None:
     """Give complete, unjudged subtasks a judge message of their own. None where there are none.
 
-    Subtasks that need a suspended judge wait: see `send_judge_probe`.
+    Subtasks that need a suspended judge, and have no other in their list, wait: see `send_judge_probe`.
     """
     return _send_judging(
         connection,
         patience,
-        f"NOT ({JUDGE_SUSPENDED} AND {NEEDS_JUDGE}) ORDER BY s.priority DESC, s.created_at",
+        f"NOT ({JUDGE_SUSPENDED} AND {NEEDS_JUDGE} AND NOT {HAS_NEXT}) ORDER BY s.priority DESC, s.created_at",
         {"limit": limit},
     )
 

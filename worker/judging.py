@@ -19,9 +19,9 @@ from sqlalchemy import Connection
 
 from db.breaker import Guarded, note_failure, note_success
 from db.errors import RefusedNow
+from db.judges import ask_next_judge
 from db.lease import Claim, Leased, charge, give_back
 from db.logs import get_logger
-from db.registry import Registry
 from db.verdicts import (
     ToJudge,
     VerdictRow,
@@ -32,9 +32,9 @@ from db.verdicts import (
 )
 from worker.app import app
 from worker.backends import failure_from
-from worker.cleaning import clean_json, clean_text
-from worker.inputs import words_of
-from worker.judges import Answer, Question, check_decision
+from worker.cleaning import clean_text
+from worker.deciding import ask, fallback, judge_of, only_candidate
+from worker.judges.passing import ONLY_PASSING
 from worker.pace import asks
 from worker.process import ModelProcess, this_process
 from worker.renewal import Renewal
@@ -45,7 +45,8 @@ T = TypeVar("T")
 
 STORE_WITHIN = 0.5  # seconds that a verdict waits for others to be stored with it
 TIME_TO_END = 15.0  # seconds before a message's hard limit in which no further question is begun
-UNJUDGED = ("only_candidate", "fallback")  # methods of verdicts for which no judge gave an answer
+LOST = "its process was lost each time"
+UNJUDGED = ("only_candidate", "fallback", ONLY_PASSING)  # methods of verdicts for which no judge gave an answer
 
 
 @app.task(name="bakeoff.judge_subtasks", bind=True, ignore_result=True)  # type: ignore[untyped-decorator] # celery has no types
@@ -122,6 +123,8 @@ class _Sitting:
             self._not_begun.append(subtask)
             return False
         self._renewal.until(started + timeout)
+        if asks(subtask) and not is_asked(subtask) and self._goes_on(subtask, LOST):
+            return True
         try:
             verdict = self._verdict(subtask, started)
         except SoftTimeLimitExceeded:  # the message's, not this question's: nobody is at fault
@@ -143,18 +146,19 @@ class _Sitting:
         if not asks(subtask):
             return only_candidate(subtask)
         if not is_asked(subtask):
-            return fallback(subtask, subtask.attempt, "its process was lost each time", 0.0)
+            return fallback(subtask, subtask.attempt, LOST, 0.0)
         self._asked += 1
         if self._decided and self._process.judge_pace.size(subtask.judge) == 1:
             self._store_decided()  # what is decided does not wait for a slow question
-        verdict = _ask(self._process, subtask, started)
+        verdict = ask(self._process, subtask, started)
         self._process.judge_pace.took(subtask.judge, verdict.seconds)
         return verdict
 
     def _after_failure(self, subtask: ToJudge, error: Exception, seconds: float) -> bool:
         """A judge that cannot be had, or fails on everything, keeps its subtasks waiting; else an attempt is used up.
 
-        Only an error on this very subtask, after its retries, becomes a fallback. Returns whether to go on.
+        Only an error on this very subtask, after its retries, sends it to the next judge of its list, and without one
+        becomes a fallback. Returns whether to go on.
         """
         settings = self._process.settings
         reason = clean_text(f"{subtask.judge}: {failure_from(error).message}")
@@ -164,6 +168,8 @@ class _Sitting:
         charged = not suspended and not isinstance(error, RefusedNow)
         attempts = subtask.attempt + 1
         if charged and attempts >= subtask.max_attempts:
+            if self._goes_on(subtask, reason):
+                return True
             self._decided.append((subtask, fallback(subtask, attempts, reason, seconds)))
             return True
         delay = settings.retry_delay * 2 ** (attempts - 1)
@@ -173,6 +179,17 @@ class _Sitting:
         if suspended:
             log.error(f"{subtask.judge} is suspended: {reason}", action="judge_suspended", judge=subtask.judge)
         return not suspended
+
+    def _goes_on(self, subtask: ToJudge, reason: str) -> bool:
+        """Give a subtask on which its judge failed for good to the next of its list. Returns whether there is one."""
+        if not subtask.next_judges:
+            return False
+        self._write(partial(ask_next_judge, token=self._claim.token, subtask=subtask.id, error=reason))
+        log.warning(
+            f"{subtask.judge} failed, {subtask.next_judges[0]} is asked next: {reason}",
+            action="judge_relayed", judge=subtask.judge, task=str(subtask.task_id), subtask=str(subtask.id),
+        )  # fmt: skip
+        return True
 
     def _store_decided(self) -> None:
         """Store the verdicts that have come together. One transaction."""
@@ -202,70 +219,3 @@ def store_decided(connection: Connection, token: UUID, decided: Sequence[tuple[T
     for judge in sorted({subtask.judge for subtask, verdict in decided if verdict.method not in UNJUDGED}):
         note_success(connection, Guarded.JUDGE, judge)
     return ids
-
-
-def _ask(process: ModelProcess, subtask: ToJudge, started: float) -> VerdictRow:
-    name = judge_of(process.registry, subtask)
-    judge = process.judge(name)
-    decision = judge.decide(
-        Question(
-            id=subtask.id,
-            capability=subtask.capability,
-            instruction=process.registry.capabilities[subtask.capability].instruction,
-            request=words_of(subtask.inputs, subtask.request, subtask.results),
-            answers=tuple(Answer(id=c.id, model=c.model, text=c.output, rank=c.rank) for c in subtask.candidates),
-        )
-    )
-    check_decision(decision, [candidate.id for candidate in subtask.candidates])
-    return VerdictRow(
-        subtask_id=subtask.id,
-        winner_id=decision.ranking[0],
-        ranking=list(decision.ranking),
-        scores=decision.scores,
-        reason=clean_text(decision.reason),
-        method=decision.method,
-        judge=name,
-        judge_model=decision.model,
-        prompt_version=decision.prompt_version,
-        orders=clean_json(decision.orders),
-        confidence=decision.confidence,
-        seconds=time.monotonic() - started,
-    )
-
-
-def judge_of(registry: Registry, subtask: ToJudge) -> str:
-    """The judge that a subtask named when it was planned; its capability's, where that one left the registry."""
-    if subtask.judge in registry.judges or subtask.capability not in registry.capabilities:
-        return subtask.judge
-    return registry.capabilities[subtask.capability].judge
-
-
-def only_candidate(subtask: ToJudge) -> VerdictRow:
-    """The verdict on a single survivor: it wins unjudged, and the verdict says so."""
-    (winner,) = subtask.candidates
-    others = f"the {subtask.failed} other(s) failed" if subtask.failed else "it was the only one asked"
-    return _unjudged(subtask, winner.id, "only_candidate", f"{winner.model} wins unjudged: {others}.", 0.0)
-
-
-def fallback(subtask: ToJudge, attempts: int, reason: str, seconds: float) -> VerdictRow:
-    """The verdict where the judge failed on this very subtask until its attempts were used up: the selectors' first."""
-    winner = min(subtask.candidates, key=lambda candidate: candidate.rank)
-    text = f"{winner.model} was chosen first by the selectors; the judge failed {attempts} times ({reason})."
-    return _unjudged(subtask, winner.id, "fallback", text, seconds, is_fallback=True)
-
-
-def _unjudged(
-    subtask: ToJudge, winner: UUID, method: str, reason: str, seconds: float, *, is_fallback: bool = False
-) -> VerdictRow:
-    ranked: list[Any] = sorted(subtask.candidates, key=lambda candidate: (candidate.id != winner, candidate.rank))
-    return VerdictRow(
-        subtask_id=subtask.id,
-        winner_id=winner,
-        ranking=[candidate.id for candidate in ranked],
-        scores={},
-        reason=reason,
-        method=method,
-        judge=subtask.judge,
-        seconds=seconds,
-        fallback=is_fallback,
-    )

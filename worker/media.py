@@ -75,6 +75,15 @@ def decode_audio(file: File, *, max_seconds: float = MAX_SECONDS) -> NDArray[np.
     return resample(np.nan_to_num(mono, nan=0.0, posinf=1.0, neginf=-1.0), rate)
 
 
+def as_wav(samples: NDArray[np.float32], rate: int = SAMPLE_RATE) -> bytes:
+    """Samples of shape (n,), -1..1, as a WAV file of 16 bits."""
+    import soundfile
+
+    buffer = BytesIO()
+    soundfile.write(buffer, samples, rate, format="WAV", subtype="PCM_16")
+    return buffer.getvalue()
+
+
 def resample(samples: NDArray[np.float32], rate: int, *, target: int = SAMPLE_RATE) -> NDArray[np.float32]:
     """Bring samples of shape (n,) from `rate` to `target` Hz: float32 of shape (ceil(n * target / rate),).
 

@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from db.blobs import kind_of
 from db.engine import make_engine, transaction, wait_for_postgres
-from db.errors import BakeoffError
+from db.errors import BakeoffError, RegistryError
 from db.logs import configure_logging, get_logger
 from db.plan import PlanError
 from db.planning import stored_plans
@@ -27,11 +27,12 @@ from db.registry import JudgeEntry
 from db.settings import Settings, load_settings
 from db.states import WorkerState
 from db.workers import set_worker_state
-from worker.backends import Backend, LanguageModel, Place, create_backend
+from worker.backends import Backend, LanguageModel, Place, SeeingModel, create_backend
 from worker.batching import Ceilings
 from worker.child import settle_in
 from worker.integrators import Integrator, create_integrator
 from worker.judges import Judge, create_judge
+from worker.judges.asking import Asking
 from worker.pace import JudgePace, Speeds
 from worker.planners import Example, Planner, create_planner
 from worker.planners.checking import read_plan
@@ -88,11 +89,16 @@ class ModelProcess:
             language_model = None
             if entry.model is not None:
                 backend = self.backend(entry.model)
+                if backend.model.reads and not isinstance(backend, SeeingModel):
+                    raise RegistryError(
+                        f"models.{entry.model}.reads = {list(backend.model.reads)}: "
+                        f"backend {backend.model.backend!r} shows a judge no files; leave it out."
+                    )
                 if not isinstance(backend, LanguageModel):
                     raise TypeError(
                         f"Judge {name!r} needs probabilities, which backend of {entry.model!r} does not give."
                     )
-                language_model = backend
+                language_model = Asking(backend)
             embedder = self.backend(entry.embedder) if entry.embedder else None
             self._judges[name] = create_judge(entry, language_model, embedder)
         return self._judges[name]

@@ -20,7 +20,7 @@ from db.errors import RegistryError, SettingsError, Unreachable
 from db.registry import ModelEntry
 from db.sources import NoSource, ServerSource
 from db.states import ErrorKind
-from worker.backends import Failure, File, Input, LanguageModel, Output, Place
+from worker.backends import Failure, File, Input, LanguageModel, NoProbabilities, Output, Place
 from worker.backends.openai import OpenAI
 from worker.backends.openai_server import ServerError
 
@@ -362,9 +362,22 @@ def test_letters_are_read_from_the_top_logprobs() -> None:
     }
 
 
-def test_a_server_without_logprobs_cannot_judge() -> None:
-    with serving(echo_chat) as server, pytest.raises(ServerError, match="another model for this judge"):
+@pytest.mark.parametrize("refusal", [(200, chat("A")), (400, {"error": {"message": "logprobs are not supported"}})])
+def test_a_server_without_logprobs_says_so(refusal: Answer) -> None:
+    with serving(lambda *_: refusal) as server, pytest.raises(NoProbabilities, match="logprobs"):
         connected(server.url).option_logprobs(["Which?"], ["A", "B"])
+
+
+def test_a_judge_is_shown_pictures_and_recordings() -> None:
+    top = [{"token": token, "logprob": -1.0} for token in ("A", "B")]
+    sound = File(name="b", media_type="audio/mpeg", data=b"ID3")
+    with serving(lambda *_: (200, chat("A", logprobs={"content": [{"top_logprobs": top}]}))) as server:
+        backend = connected(server.url, reads=("image", "audio"))
+        backend.option_logprobs_about([picture(), sound], ["Which?"], ["A", "B"])
+    image, audio, text = server.seen[0][1]["messages"][0]["content"]
+    assert image["image_url"]["url"].startswith("data:image/png;base64,")
+    assert audio["input_audio"] == {"data": base64.b64encode(b"ID3").decode(), "format": "mp3"}
+    assert text == {"type": "text", "text": "Which?"}
 
 
 def test_likelihood_is_read_from_prompt_logprobs() -> None:

@@ -131,6 +131,10 @@ def failure_from(error: BaseException) -> Failure:
     return Failure(kind=ErrorKind.MODEL, code=type(error).__name__, message=text)
 
 
+class NoProbabilities(Exception):
+    """Raised by a language model that writes, and tells no probabilities: a judge reads its replies instead."""
+
+
 @runtime_checkable
 class LanguageModel(Protocol):
     """What a judge asks of a language model: probabilities, not text."""
@@ -141,12 +145,23 @@ class LanguageModel(Protocol):
         """Log-probability of each option as the first token of the reply, normalised over the options.
 
         Returns one row per prompt, one column per option. A prompt is the user's turn; the chat template is
-        applied here.
+        applied here. Raises `NoProbabilities` where there are none to be had.
         """
         ...
 
     def continuation_logprobs(self, prompt: str, continuations: Sequence[str]) -> list[float]:
         """Log-probability of each reply (nats, summed over its tokens and the end of the turn), given the prompt."""
+        ...
+
+
+@runtime_checkable
+class SeeingModel(Protocol):
+    """A language model that can be shown pictures and recordings, of the kinds that its entry `reads`."""
+
+    def option_logprobs_about(
+        self, files: Sequence[File], prompts: Sequence[str], options: Sequence[str]
+    ) -> list[list[float]]:
+        """As `LanguageModel.option_logprobs`, with these files before every prompt."""
         ...
 
 
@@ -163,6 +178,8 @@ BACKENDS = {
     "pocketsphinx": "worker.backends.pocketsphinx:PocketSphinx",
     "faster-whisper": "worker.backends.faster_whisper:FasterWhisper",
     "replay": "worker.backends.replay:Replay",
+    "given": "worker.backends.given:Given",
+    "ifd": "worker.backends.ifd:IFD",
     "reward": "worker.backends.reward:Reward",
 }
 

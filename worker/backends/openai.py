@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from db.blobs import kind_of
 from db.errors import RegistryError, Unreachable
 from db.sources import ServerSource
-from worker.backends import Backend, BadInput, Failure, Input, Output
+from worker.backends import Backend, BadInput, Failure, Input, NoProbabilities, Output
 from worker.backends.constrained import wanted_schema
 from worker.backends.openai_server import Deadline, Server, ServerError, TryLater
-from worker.media import decode_image, files_of, only_file, request_text
+from worker.media import as_wav, decode_audio, decode_image, files_of, only_file, request_text
 from worker.params import Params, checked_params
 from worker.weights import identity
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from worker.backends import File, Place
 
 WEB_PICTURES = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif"})  # sent as they are
+#: Sound that is sent as it is, by the name that the API has for it.
+WEB_SOUND = {"audio/wav": "wav", "audio/x-wav": "wav", "audio/vnd.wave": "wav", "audio/mpeg": "mp3", "audio/mp3": "mp3"}
 SHARE_OF_TIMEOUT = 0.9  # a batch gives up before the worker gives it up: its finished answers are kept
 TOP_LOGPROBS = 20  # as many as OpenAI and vLLM allow
 
@@ -99,9 +102,7 @@ class OpenAI(Backend):
     # --- chat ---------------------------------------------------------------------------------------------------
 
     def _chat(self, item: Input, deadline: Deadline) -> Output:
-        pictures = self._task in {"image-text-to-text", "image-to-text", "image-classification"}
-        content = _picture_content(item) if pictures else request_text(item)
-        body = self._chat_body(content, self._wanted_tokens(item), temperature=_temperature(item))
+        body = self._chat_body(self._content(item), self._wanted_tokens(item), temperature=_temperature(item))
         if "seed" in item.options:
             body["seed"] = item.options["seed"]
         schema = wanted_schema(item)
@@ -117,6 +118,13 @@ class OpenAI(Backend):
         if schema is not None and choice.get("finish_reason") != "length" and not _is_json(text):
             raise ServerError(f"{self._name} wrote no JSON: its server does not know response_format json_schema")
         return Output(text=text.strip(), detail={"finish_reason": choice.get("finish_reason")}, usage=_usage(read))
+
+    def _content(self, item: Input) -> Any:
+        if self._task in {"image-text-to-text", "image-to-text", "image-classification"}:
+            return _picture_content(item)
+        if item.files and self.model.reads:  # a judge's question
+            return [*_parts(item.files), {"type": "text", "text": item.text}]
+        return request_text(item)
 
     def _chat_body(self, content: Any, most: int, *, temperature: float = 0.0) -> dict[str, Any]:
         system = [{"role": "system", "content": self.params.system}] if self.params.system else []
@@ -170,17 +178,34 @@ class OpenAI(Backend):
     def option_logprobs(self, prompts: Sequence[str], options: Sequence[str]) -> list[list[float]]:
         """See `LanguageModel`. An option beyond the 20 likeliest tokens counts as the last of them.
 
-        Raises `ServerError` where the server fails, or gives no log-probabilities.
+        Raises `ServerError` where the server fails, `NoProbabilities` where it gives none or refuses to.
         """
-        deadline = Deadline.within(self.model.timeout)
-        return self._all(prompts, lambda prompt: self._options_of(prompt, options, deadline))
+        return self.option_logprobs_about((), prompts, options)
 
-    def _options_of(self, prompt: str, options: Sequence[str], deadline: Deadline) -> list[float]:
-        body = self._chat_body(prompt, 1) | {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
-        choice = self.server.post("chat/completions", deadline, json=body)["choices"][0]
+    def option_logprobs_about(
+        self, files: Sequence[File], prompts: Sequence[str], options: Sequence[str]
+    ) -> list[list[float]]:
+        """See `SeeingModel`. Pictures go as data URLs, recordings as WAV or MP3."""
+        deadline = Deadline.within(self.model.timeout)
+        parts = _parts(files)
+
+        def ask(prompt: str) -> list[float]:
+            content = [*parts, {"type": "text", "text": prompt}] if parts else prompt
+            return self._options_of(content, options, deadline)
+
+        return self._all(prompts, ask)
+
+    def _options_of(self, content: Any, options: Sequence[str], deadline: Deadline) -> list[float]:
+        body = self._chat_body(content, 1) | {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
+        try:
+            choice = self.server.post("chat/completions", deadline, json=body)["choices"][0]
+        except BadInput as error:
+            if "logprob" in str(error):
+                raise NoProbabilities(f"{self._name} refuses to give logprobs ({error})") from None
+            raise
         content = (choice.get("logprobs") or {}).get("content")
-        if not content:
-            raise ServerError(f"{self._name} gives no logprobs of its reply: choose another model for this judge")
+        if not content or not content[0].get("top_logprobs"):
+            raise NoProbabilities(f"{self._name} gives no logprobs of its reply")
         likeliest = content[0]["top_logprobs"]
         floor = min(token["logprob"] for token in likeliest)
         chances = [
@@ -242,8 +267,15 @@ class OpenAI(Backend):
         answers = self.server.each(items, ask)
         for answer in answers:
             if isinstance(answer, Failure):
-                raise Unreachable(answer.message) if answer.code == TryLater.__name__ else ServerError(answer.message)
+                raise RAISED.get(answer.code, ServerError)(answer.message)
         return answers
+
+
+#: code of a failure → what it is to a judge; anything else is a `ServerError`
+RAISED: dict[str, type[Exception]] = {
+    TryLater.__name__: Unreachable,
+    NoProbabilities.__name__: NoProbabilities,
+}
 
 
 def _picture_content(item: Input) -> list[dict[str, Any]]:
@@ -251,9 +283,21 @@ def _picture_content(item: Input) -> list[dict[str, Any]]:
     others = [file.name for file in item.files if file not in files]
     if not files or others:
         raise BadInput(f"This model reads pictures and a request, and got {', '.join(others) or 'no file'}.")
-    pictures = [{"type": "image_url", "image_url": {"url": _data_url(file)}} for file in files]
     text = "\n\n".join(filter(None, [item.instruction, item.text.strip()]))
-    return [*pictures, {"type": "text", "text": text}]
+    return [*_parts(files), {"type": "text", "text": text}]
+
+
+def _parts(files: Sequence[File]) -> list[dict[str, Any]]:
+    """Files as parts of a message: what is not sound is taken for a picture."""
+    return [_audio_part(file) if kind_of(file.media_type) == "audio" else
+            {"type": "image_url", "image_url": {"url": _data_url(file)}} for file in files]  # fmt: skip
+
+
+def _audio_part(file: File) -> dict[str, Any]:
+    form, data = WEB_SOUND.get(file.media_type), file.data
+    if form is None:
+        form, data = "wav", as_wav(decode_audio(file))
+    return {"type": "input_audio", "input_audio": {"data": base64.b64encode(data).decode(), "format": form}}
 
 
 def _data_url(file: File) -> str:

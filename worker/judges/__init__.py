@@ -101,7 +101,6 @@ METHODS = {
     "llm_pairwise": "worker.judges.pairwise:Pairwise",
     "llm_rubric": "worker.judges.rubric:Rubric",
     "nll": "worker.judges.nll:NLL",
-    "relay": "worker.judges.relay:Relay",
     "reward": "worker.judges.reward:RewardJudge",
     "scripted": "worker.judges.scripted:ScriptedJudge",
 }

@@ -106,22 +106,21 @@ def _fault(check: AnyCheck, text: str) -> Fault | None:
     return Fault(check=check.check, why=" ".join(why.split())[:LONGEST_WHY])
 
 
-def decide(judge: Callable[[], Judge], question: Question) -> Decision:
-    """What is decided about a question: checks first, then the judge, which is made only where it is asked.
+def decide(judge: Callable[[], Judge], sifted: Sifted) -> Decision:
+    """What is decided about a sifted question. The judge is made only where it is asked.
 
     Raises what the judge raises, and `ValueError` where it ranks other answers than it was given.
     """
-    sifted = sift(question)
-    contenders = sifted.contenders
+    question, contenders = sifted.question, sifted.contenders
     if len(contenders) == 1:
-        return sifted.noted(alone(question, contenders[0]))
+        return sifted.noted(_alone(question, contenders[0]))
     asked = question if not sifted.others else replace(question, answers=contenders)
     decision = judge().decide(asked)
     check_decision(decision, [answer.id for answer in contenders])
     return sifted.noted(decision)
 
 
-def alone(question: Question, answer: Answer) -> Decision:
+def _alone(question: Question, answer: Answer) -> Decision:
     """The decision where nobody has to be asked: one answer holds what was asked."""
     return Decision(
         ranking=(answer.id,),
