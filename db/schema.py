@@ -563,3 +563,25 @@ class Annotation(Base):
         CheckConstraint("jsonb_typeof(scores) = 'array'", name="scores_array"),
         Index("ix_annotation_annotator", "annotator", "assigned_at"),
     )
+
+
+class ApiKey(Base):
+    """A key of the HTTP API. What it opens is `scopes`; the key itself is stored nowhere (`db.keys`)."""
+
+    __tablename__ = "api_key"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=NEW_ID)
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    name: Mapped[str]
+    scopes: Mapped[list[str]]
+    source: Mapped[str | None]  # the only one whose tasks it writes and sees; null: every one
+    digest: Mapped[bytes] = mapped_column(LargeBinary)  # sha256 of the secret half
+    last_used_at: Mapped[datetime | None]  # to about a minute: not written per request
+    revoked_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint("length(name) BETWEEN 1 AND 100", name="name"),
+        CheckConstraint("scopes <> '{}' AND scopes <@ ARRAY['submit', 'read', 'admin']", name="scopes"),
+        CheckConstraint("length(source) BETWEEN 1 AND 100", name="source"),
+        CheckConstraint("octet_length(digest) = 32", name="digest"),
+    )

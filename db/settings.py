@@ -163,6 +163,26 @@ class Settings(BaseSettings):
     max_options_bytes: Count = Field(20_000, description="Size of a task's `options` as JSON.")
     max_output_chars: Count = Field(200_000, description="A longer output is an error of the model, not stored.")
 
+    # The HTTP API (`bakeoff api`)
+    api_host: str = Field("127.0.0.1", description="Address it listens on; others than loopback need a key first.")
+    api_port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="Port it listens on.")
+    api_workers: Annotated[int, Field(ge=1, le=64)] = Field(1, description="Processes that share the port.")
+    api_threads: Annotated[int, Field(ge=1, le=200)] = Field(
+        16, description="Threads per process, each with a connection to Postgres while it works."
+    )
+    api_max_requests: Count = Field(
+        1000, description="Requests that one process holds at once, streams included; 503 with Retry-After above it."
+    )
+    api_max_body_bytes: Count = Field(20_000_000, description="Largest JSON body; files have a limit of their own.")
+    api_rate: Annotated[float, Field(ge=0)] = Field(
+        100.0, description="Requests per second of one key in one process; 429 with Retry-After above it; 0: no limit."
+    )
+    api_keep_alive: Seconds = Field(15.0, description="A stream that has nothing to say sends a comment this often.")
+    api_chat_timeout: Seconds = Field(300.0, description="Longest wait of a chat completion for its verdict.")
+    api_metrics: Literal["key", "loopback", "open"] = Field(
+        "key", description="Who may read /metrics: keys with the scope read, this machine without a key, or everybody."
+    )
+
     # The process
     threads: Annotated[int, Field(ge=1, le=256)] | None = Field(
         None, description="CPU threads per model process; empty: cores divided by the workers that `up` starts."
