@@ -16,7 +16,8 @@ SELECT t.id, t.status, t.source, t.request, t.capability, t.attachments, t.answe
        coalesce((
            SELECT jsonb_agg(jsonb_build_object(
                'id', s.id, 'name', s.name, 'capability', s.capability, 'status', s.status, 'error', s.error,
-               'inputs', s.inputs, 'note', s.note, 'needs_review', s.needs_review,
+               'inputs', s.inputs, 'note', s.note, 'needs_review', s.needs_review, 'expect', s.expect,
+               'judges', jsonb_build_object('asked', s.judge, 'next', s.next_judges, 'failed', s.failed_judges),
                'needs', coalesce((SELECT jsonb_agg(n.name ORDER BY n.position) FROM subtask_need AS e
                                   JOIN subtask AS n ON n.id = e.needs_id WHERE e.subtask_id = s.id), '[]'),
                'candidates', coalesce((
@@ -30,7 +31,7 @@ SELECT t.id, t.status, t.source, t.request, t.capability, t.attachments, t.answe
                        'winner', v.winner, 'winner_id', v.winner_id, 'method', v.method, 'judge', v.judge,
                        'judge_model', v.judge_model, 'prompt_version', v.prompt_version, 'ranking', v.ranking,
                        'scores', v.scores, 'reason', v.reason, 'confidence', v.confidence, 'fallback', v.fallback,
-                       'seconds', v.seconds)
+                       'seconds', v.seconds, 'seen', v.seen, 'checks', v.checks, 'failed_judges', v.failed_judges)
                    FROM verdicts AS v WHERE v.subtask_id = s.id)
            ) ORDER BY s.position)
            FROM subtask AS s WHERE s.task_id = t.id), '[]') AS subtasks
@@ -239,7 +240,8 @@ def task_situation(connection: Connection, task: UUID) -> dict[str, Any]:
                    coalesce((
                        SELECT jsonb_agg(jsonb_build_object(
                            'name', s.name, 'capability', s.capability, 'status', s.status, 'judge', s.judge,
-                           'options', s.options, 'error', s.error,
+                           'options', s.options, 'error', s.error, 'next_judges', s.next_judges,
+                           'failed_judges', s.failed_judges,
                            'due_in', extract(epoch FROM s.not_before - now()),
                            'sent', extract(epoch FROM now() - s.sent_at),
                            'needs', (SELECT jsonb_agg(n.name ORDER BY n.position) FROM subtask_need AS e

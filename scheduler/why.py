@@ -85,7 +85,7 @@ def _subtask(subtask: Mapping[str, Any], around: Surroundings) -> str:
         case SubtaskState.READY:
             return _ready(subtask, around)
         case SubtaskState.JUDGING:
-            return f"is being judged by {subtask['judge']}"
+            return f"is being judged by {subtask['judge']}{_asked_before(subtask)}"
         case _:
             open_ones = [c for c in subtask["candidates"] or () if c["status"] in OPEN]
             return f"waits for {_list(list(_candidates(open_ones, around)))}" if open_ones else _judge(subtask, around)
@@ -121,10 +121,21 @@ def _candidates(candidates: Sequence[Mapping[str, Any]], around: Surroundings) -
 
 
 def _judge(subtask: Mapping[str, Any], around: Surroundings) -> str:
+    return _judge_alone(subtask, around) + _asked_before(subtask)
+
+
+def _asked_before(subtask: Mapping[str, Any]) -> str:
+    failed = [f"{one['judge']} gave no verdict ({one['error']})" for one in subtask["failed_judges"]]
+    return f"; before it, {_list(failed)}" if failed else ""
+
+
+def _judge_alone(subtask: Mapping[str, Any], around: Surroundings) -> str:
     name = subtask["judge"]
     row = around.judges.get(name, HEALTHY)
     if row["status"] == ModelState.SUSPENDED:
-        return f"waits for judge {name}, which is suspended ({row['reason']}); it is probed in {_span(row['probe_in'])}"
+        after = next((one for one in subtask["next_judges"] if _state(around.judges, one) == "active"), None)
+        then = f"{after} is asked instead" if after else f"it is probed in {_span(row['probe_in'])}"
+        return f"waits for judge {name}, which is suspended ({row['reason']}); {then}"
     if "judge" not in around.live:
         return f"waits for judge {name}, and no worker judges: start `bakeoff worker --judge`"
     if (subtask["due_in"] or 0) > 0:

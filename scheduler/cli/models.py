@@ -50,7 +50,7 @@ def list_command(
             "memory_mb": model.memory_mb,
             "status": states.get(model.name, {}).get("status"),
             "live": None if live is None else model.queue in live,
-            "judge": registry.capabilities[model.capability].judge,
+            "judge": ", ".join(registry.capabilities[model.capability].judges),
         }
         for model in registry.models.values()
     ]

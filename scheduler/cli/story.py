@@ -8,6 +8,16 @@ from rich.text import Text
 
 from scheduler.cli.output import console, harmless, seconds, short, state, table
 
+#: what a judge had of a subtask's files (`db.states.Seen`) → how it is printed
+SEEN = {
+    "image": "saw the picture",
+    "audio": "heard the recording",
+    "transcript": "read a transcript",
+    "caption": "read a caption",
+    "text": "read the text of the picture",
+    "unseen": "files unseen",
+}
+
 
 def print_story(story: dict[str, Any]) -> None:
     """A task's whole story: request, candidates, verdict, answer."""
@@ -84,11 +94,16 @@ def _print_subtask(subtask: dict[str, Any]) -> None:
             ("\nsubtask ", "bold"), name, subtask["capability"], "  ", state(subtask["status"]), (flags, "yellow")
         )
     )
+    if subtask["expect"]:
+        console.print(Text(f"  expects {harmless(_expected(subtask['expect']))}"), soft_wrap=True)
+    for failed in subtask["judges"]["failed"] if not verdict else ():
+        console.print(Text(f"  {harmless(failed['judge'])} gave no verdict: {short(failed['error'], 200)}"))
     if subtask["note"]:
         console.print(Text(f"  {harmless(subtask['note'])}"), soft_wrap=True)
     rows = table(
         "", "model", "proposed by", "status", "time", "score", "output", wrap=("proposed by", "score", "output")
     )
+    failed_checks = {one["model"]: one["failed"] for one in verdict.get("checks") or ()}
     for candidate in subtask["candidates"]:
         score = (verdict.get("scores") or {}).get(candidate["model"])
         said = candidate["output"] if candidate["status"] == "done" else (candidate["error"] or {}).get("message")
@@ -98,21 +113,33 @@ def _print_subtask(subtask: dict[str, Any]) -> None:
             _proposals(candidate["proposed_by"]),
             state(candidate["status"]),
             seconds(candidate["seconds"]),
-            "" if score is None else f"{score:.3f}",
+            _score(score, failed_checks.get(candidate["model"])),
             Text(short(said, 120)),
         )
     console.print(rows)
     if verdict:
-        console.print(
-            Text.assemble(
-                ("verdict ", "bold"), f"({verdict['method']}, {verdict['judge']}) ", harmless(verdict["reason"])
-            )
-        )
+        how = ", ".join(filter(None, [verdict["method"], verdict["judge"], SEEN.get(verdict["seen"] or "")]))
+        console.print(Text.assemble(("verdict ", "bold"), f"({how}) ", harmless(verdict["reason"])))
     if subtask["error"] is not None:
         console.print(
             Text.assemble(("error ", "bold red"), harmless(subtask["error"].get("message", ""))), soft_wrap=True
         )
     console.print()
+
+
+def _score(score: float | None, failed: list[str] | None) -> str:
+    """What the judge gave, and the checks that an answer failed: those keep it from winning."""
+    given = "" if score is None else f"{score:.3f}"
+    return " ".join(filter(None, [given, f"fails {', '.join(failed)}" if failed else ""]))
+
+
+def _expected(expect: dict[str, Any]) -> str:
+    """What an answer must hold, in a line: `json, length; names the river (2)`."""
+    checks = ", ".join(short(str(check.get("check")), 20) for check in expect.get("checks") or ())
+    components = ", ".join(
+        f"{short(str(one.get('description')), 60)} ({one.get('weight', 1):g})" for one in expect.get("components") or ()
+    )
+    return "; ".join(filter(None, [checks, components]))
 
 
 def _proposals(proposed_by: list[dict[str, Any]]) -> str:

@@ -47,7 +47,13 @@ def submit_command(
     priority: Annotated[int, typer.Option(help="From -100 to 100; higher runs first.")] = 0,
     model: Annotated[list[str] | None, typer.Option("--model", "-m", help="Ask this model; may repeat.")] = None,
     candidates: Annotated[int | None, typer.Option(help="How many models to ask.")] = None,
-    judge: Annotated[str | None, typer.Option(help="A judge of the registry.")] = None,
+    judge: Annotated[
+        list[str] | None, typer.Option(help="A judge of the registry; may repeat: the next is asked where one fails.")
+    ] = None,
+    expect: Annotated[
+        str | None,
+        typer.Option(help='What an answer must hold: a JSON file, or JSON, as in {"checks": [{"check": "json"}]}.'),
+    ] = None,
     quorum: Annotated[
         int | None, typer.Option(help="Answers that are enough to judge when the deadline passes; default: 1.")
     ] = None,
@@ -112,7 +118,8 @@ def submit_command(
         "options": _options(
             models=model,
             candidates=candidates,
-            judge=judge,
+            judge=judge[0] if judge and len(judge) == 1 else judge,
+            expect=None if expect is None else _json("--expect", expect),
             quorum=quorum,
             grace=grace,
             selectors=selectors,
@@ -154,16 +161,21 @@ def _subtasks(plan: Path | None) -> Any:
     """The subtasks of a plan's file: a list, or an object with `subtasks`. Raises `InvalidRequest`."""
     if plan is None:
         return None
-    try:
-        said = json.loads(plan.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InvalidRequest(f"--plan: cannot read {plan}: {error.strerror}.") from None
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"--plan: {plan} is not JSON: {error}.") from None
+    said = _json("--plan", str(plan))
     steps = said.get("subtasks") if isinstance(said, dict) else said
     if not steps:
         raise InvalidRequest(f'--plan: {plan} holds no subtasks; write a list of them, or {{"subtasks": [...]}}.')
     return steps
+
+
+def _json(option: str, given: str) -> Any:
+    """What a file of JSON holds, or JSON itself where an object is given. Raises `InvalidRequest`."""
+    try:
+        return json.loads(given if given.lstrip().startswith("{") else Path(given).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidRequest(f"{option}: cannot read {given}: {error.strerror}.") from None
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"{option}: {given[:200]} is not JSON: {error}.") from None
 
 
 def _pair(text: str) -> tuple[str, Any]:

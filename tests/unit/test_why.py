@@ -37,6 +37,7 @@ def task(status: str = "running", **changes: Any) -> dict[str, Any]:
 def subtask(status: str, *candidates: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return {
         "name": "text-generation", "capability": "text-generation", "status": status, "judge": "longest", "options": {},
+        "next_judges": [], "failed_judges": [],
         "error": None, "due_in": None, "sent": None, "needs": None, "candidates": list(candidates), **changes,
     }  # fmt: skip
 
