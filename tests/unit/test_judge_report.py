@@ -111,8 +111,8 @@ def test_what_is_finished_is_not_run_again(data: Path, tmp_path: Path) -> None:
 
 def test_another_run_adds_to_the_page(data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "report"
-    report(folder, "--judges", "consensus", "--selection", "none")
-    report(folder, "--judges", "scripted", "--pairs", "none")
+    report(folder, "--judges", "consensus", "--selection", "none", "--attacked", "none")
+    report(folder, "--judges", "scripted", "--pairs", "none", "--attacked", "none")
     assert {part["key"]["judge"] for part in finished_parts(folder).values()} == {"consensus", "scripted"}
 
 
