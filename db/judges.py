@@ -26,10 +26,11 @@ ORDER BY n.place LIMIT 1
 HAS_NEXT = f"EXISTS ({NEXT})"  # a judge of its list that could be asked
 
 
-def pass_over_suspended(connection: Connection, ids: Sequence[UUID], message: UUID) -> int:
+def pass_over_suspended(connection: Connection, ids: Sequence[UUID], message: UUID | None = None) -> int:
     """Running subtasks whose judge is suspended go on to the next of their list that is not; their attempts start over.
 
-    Not the one whose own message this is: it probes the judge. Those passed over on the way are named, too.
+    Those passed over on the way are named, too. Left alone is the subtask whose own message `message` is: it was sent
+    to whom it names, as a probe.
     """
     return connection.execute(
         text(

@@ -333,14 +333,17 @@ class Patience:
 def send_judging(connection: Connection, patience: Patience, limit: int) -> JudgeMessage | None:
     """Give complete, unjudged subtasks a judge message of their own. None where there are none.
 
-    Subtasks that need a suspended judge, and have no other in their list, wait: see `send_judge_probe`.
+    Those of a suspended judge go on to the next of their list; without one they wait: see `send_judge_probe`.
     """
-    return _send_judging(
+    message = _send_judging(
         connection,
         patience,
         f"NOT ({JUDGE_SUSPENDED} AND {NEEDS_JUDGE} AND NOT {HAS_NEXT}) ORDER BY s.priority DESC, s.created_at",
         {"limit": limit},
     )
+    if message is not None:
+        pass_over_suspended(connection, message.subtask_ids)
+    return message
 
 
 def send_judge_probe(connection: Connection, patience: Patience, judge: str) -> JudgeMessage | None:
