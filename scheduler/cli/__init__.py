@@ -18,9 +18,11 @@ from db.logs import configure_logging, get_logger
 from db.settings import load_settings
 from scheduler.cli import (
     annotate,
+    api,
     curate,
     evaluate,
     judge,
+    keys,
     leaderboard,
     models,
     operate,
@@ -48,6 +50,8 @@ judge.register(app)
 annotate.register(app)
 evaluate.register(app)
 curate.register(app)
+api.register(app)
+keys.register(app)
 
 
 def main() -> None:

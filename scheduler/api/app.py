@@ -1,0 +1,101 @@
+"""The application: routers, the door, one hub and one engine per process."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import AsyncIterator
+from importlib.metadata import version
+from types import FrameType
+from typing import Any
+
+import anyio.to_thread
+from fastapi import FastAPI
+
+from db.engine import make_engine
+from db.logs import configure_logging
+from db.settings import Settings, load_settings
+from scheduler.api import health, problems, tasks
+from scheduler.api.access import Access
+from scheduler.api.edge import Edge
+from scheduler.api.hub import Hub
+from scheduler.api.services import Services
+
+DESCRIPTION = (
+    "Send one request. Several models answer it, each on its own queue. A judge keeps the best. The result waits in "
+    "Postgres. Errors are problem documents (RFC 9457)."
+)
+PROBLEM: dict[int | str, dict[str, Any]] = {
+    "default": {
+        "description": "A problem: what was wrong, and the way out.",
+        "content": {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+}
+
+
+def make_app(settings: Settings | None = None) -> FastAPI:
+    """The application of one process. uvicorn calls it without arguments in each of several."""
+    if settings is None:
+        settings = load_settings()
+        configure_logging(settings.log_level, settings.log_format)
+    engine = make_engine(settings.dsn, application="api", pool_size=settings.api_threads)
+    hub = Hub(settings.dsn, engine)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        anyio.to_thread.current_default_thread_limiter().total_tokens = settings.api_threads
+        hub.start()
+        _end_streams_first(hub)
+        yield
+        hub.close()
+        engine.dispose()
+
+    app = FastAPI(
+        title="Bakeoff",
+        version=version("bakeoff"),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,  # its page would load scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+        responses=PROBLEM,
+        telemetry={"tracing": False},
+    )
+    app.state.access = Access(settings, engine)
+    app.state.services = Services(settings=settings, engine=engine, hub=hub)
+    app.add_middleware(Edge, settings=settings)
+    problems.install(app)
+    for part in (tasks, health):
+        app.include_router(part.router)
+    _describe(app)
+    return app
+
+
+def _describe(app: FastAPI) -> None:
+    """Add to the schema what no endpoint returns by its type."""
+    generated = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generated()
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        if "Problem" not in schemas:
+            said = problems.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas.update(said.pop("$defs", {}))
+            schemas["Problem"] = said
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign] # the documented way
+
+
+def _end_streams_first(hub: Hub) -> None:
+    """At SIGTERM and SIGINT end the streams, then let the server stop: it waits for what is open."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        before = signal.getsignal(number)
+
+        def stop(number: int, frame: FrameType | None, before: Any = before) -> None:
+            hub.close()
+            if callable(before):
+                before(number, frame)
+
+        with contextlib.suppress(ValueError):  # not the main thread: somebody else's server runs us
+            signal.signal(number, stop)
