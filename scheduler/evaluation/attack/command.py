@@ -57,7 +57,9 @@ def attack_command(
     attacks: Annotated[Path, typer.Option(help="Attacks, JSON lines: id, family, text.")] = OURS,
     families: Annotated[str, typer.Option(help="Only these families, parted by commas.")] = "",
     without: Annotated[str, typer.Option(help="Not these families, parted by commas.")] = "",
-    hosts: Annotated[int, typer.Option(min=1, help="Answers attacked, each by every attack.")] = 10,
+    hosts: Annotated[
+        int, typer.Option("--hosts", "--limit", min=1, help="Answers attacked, each by every attack.")
+    ] = 10,
     split: Annotated[Part, typer.Option(help="The part of the sets that hosts come from.")] = "report",
     candidates: Annotated[int, typer.Option(min=2, max=16, help="Of a set of several models' answers: how many.")] = 4,
     seconds: Annotated[

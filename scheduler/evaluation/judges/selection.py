@@ -78,7 +78,7 @@ def selection_figures(found: Sequence[Outcome]) -> dict[str, Any]:
     baseline = max(BASELINES, key=lambda name: arms.get(name, 0.0))
     behind = [one.arms["chosen"] - one.arms.get(baseline, 0.0) for one in found]
     return arms | {
-        "errors": {name: standard_error(groups, [one.arms[name] for one in found]) for name in arms},
+        "arm_errors": {name: standard_error(groups, [one.arms[name] for one in found]) for name in arms},
         "best_single_hindsight": _hindsight(found),
         "recovered": ratio(sum(gains), sum(gaps)),
         "recovered_interval": group_interval(by_group(groups, gains, gaps)),

@@ -143,7 +143,7 @@ def _arms_plot(one: dict[str, Any], title: str) -> Markup:
         Dot(
             label=arm.replace("_", " "),
             value=one[arm],
-            interval=(one[arm] - Z * one["errors"][arm], one[arm] + Z * one["errors"][arm]),
+            interval=(one[arm] - Z * one["arm_errors"][arm], one[arm] + Z * one["arm_errors"][arm]),
             tone=TONES.get(arm, "plain"),
         )
         for arm in DRAWN
