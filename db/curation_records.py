@@ -316,3 +316,48 @@ def sharing_a_band(connection: Connection, job: UUID, hashes: Sequence[tuple[int
         {"job": job, "hashes": [one for one, _ in hashes], "positions": [position for _, position in hashes]},
     )
     return [(row.here, row.there) for row in rows]
+
+
+def entered(connection: Connection, job: UUID, stage: int, mark: str, rule: str) -> list[tuple[int, str]]:
+    """(position, key) of the records whose `found` has the mark of a stage and that it may choose among, by key.
+
+    Those that it chose or dropped by `rule` when there was less input are among them.
+    """
+    rows = connection.execute(
+        text(
+            """
+            SELECT position, key FROM curation_record
+            WHERE job_id = :job AND found ? :mark
+              AND (stage > :stage OR (stage = :stage AND (rule = :rule OR (fate = 'pending' AND step = 2))))
+            ORDER BY key, position
+            """
+        ),
+        {"job": job, "stage": stage, "mark": mark, "rule": rule},
+    )
+    return [(row.position, row.key) for row in rows]
+
+
+def decide(
+    connection: Connection, job: UUID, stage: int, rule: str, chosen: Sequence[int], dropped: Sequence[Dropped]
+) -> None:
+    """What a stage that sees all records together decides: `chosen` pass, the others drop, wherever they stand."""
+    connection.execute(
+        text(
+            """
+            UPDATE curation_record SET stage = :stage + 1, step = 0, fate = 'pending', rule = NULL, reason = NULL
+            WHERE job_id = :job AND position = ANY(CAST(:positions AS bigint[])) AND stage = :stage
+              AND (fate = 'pending' OR rule = :rule)
+            """
+        ),
+        {"job": job, "stage": stage, "rule": rule, "positions": list(chosen)},
+    )
+    connection.execute(
+        text(
+            """
+            UPDATE curation_record AS r SET stage = :stage, step = 2, fate = 'dropped', rule = d.rule, reason = d.reason
+            FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS d (position bigint, rule text, reason text)
+            WHERE r.job_id = :job AND r.position = d.position AND r.stage >= :stage
+            """
+        ),
+        {"job": job, "stage": stage, "rows": json.dumps([vars(one) for one in dropped])},
+    )

@@ -19,7 +19,9 @@ from db.curation_report import funnel
 from db.engine import engine_of, transaction
 from db.errors import BakeoffError, RefusedNow
 from db.schema_curation import JobState
+from scheduler.curation.found import changed_answers
 from scheduler.curation.recipe import parse_recipe
+from scheduler.curation.report import notes_of, report_of
 from scheduler.curation.turns import with_answers
 
 if TYPE_CHECKING:
@@ -54,6 +56,8 @@ def export_job(settings: Settings, name: str, folder: Path) -> dict[str, Any]:
         folder.mkdir(parents=True, exist_ok=True)
         files = [_write_kept(engine, job, recipe, folder), _write_pairs(engine, job, folder)]
         manifest = _manifest(settings, job, recipe, stages, files)
+        with transaction(engine) as connection, _replaced(folder / "report.html") as file:
+            file.write(report_of(connection, job))
         with _replaced(folder / "manifest.json") as file:
             file.write(json.dumps(manifest, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
     except OSError as error:
@@ -74,7 +78,7 @@ def _manifest(
         "inputs": [{key: entry[key] for key in ("name", "sha256", "records")} for entry in job.inputs],
         "models": {name: known[name].exact_revision for name in sorted(named) if name in known},
         "stages": stages,
-        "notes": {key: value for key, value in job.counts.items() if key != "seconds"},
+        "notes": notes_of(job),
         "files": files,
     }
 
@@ -85,7 +89,7 @@ def _write_kept(engine: Engine, job: Job, recipe: Recipe, folder: Path) -> dict[
     count = 0
     with _replaced(path) as file:
         for record in _kept(engine, job):
-            answers = record.found.get("answers")
+            answers = changed_answers(record.found, len(recipe.stages))
             data = with_answers(record.data, answers, recipe.input) if answers else record.data
             line = json.dumps(data, ensure_ascii=False)
             file.write(("[\n" if count == 0 else ",\n") + line if array else line + "\n")

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from db.errors import UsageError
+from scheduler.curation.recipe_files import find_file
 from scheduler.curation.stages import STAGES, options_type
 
 if TYPE_CHECKING:
@@ -73,8 +74,8 @@ class Recipe(BaseModel):
 
     @property
     def digest(self) -> str:
-        """The sha256 of all that decides what comes out, but for the input's bytes: no path of this machine."""
-        said = self.model_dump(mode="json", exclude={"in_flight": True, "input": {"file", "image_root"}})
+        """The sha256 of all that decides what comes out but the input's bytes: no name, no path of this machine."""
+        said = self.model_dump(mode="json", exclude={"name": True, "in_flight": True, "input": {"file", "image_root"}})
         said["input"]["images"] = self.input.image_root is not None
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
@@ -124,12 +125,6 @@ def parse_recipe(said: Mapping[str, Any], origin: str = "recipe") -> Recipe:
         except ValidationError as error:
             raise UsageError(_sentence(origin, f"{name}.", error)) from None
     return recipe.model_copy(update={"tables": tables})
-
-
-def find_file(folder: Path, file: Path, eval_data: Path | None) -> Path:
-    """A file that a recipe names: beside the recipe, else among the evaluation data; as it is where it is nowhere."""
-    places = [folder / file, *([] if eval_data is None else [eval_data / file])]
-    return next((place for place in places if place.exists()), places[0]).absolute()
 
 
 def _sentence(origin: str, table: str, error: ValidationError) -> str:

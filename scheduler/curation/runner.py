@@ -7,6 +7,7 @@ tasks refuses a second one.
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from db.curation import (
@@ -32,6 +33,7 @@ from scheduler.curation.run import Run, silent
 from scheduler.curation.stages import create_stage
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
     from uuid import UUID
 
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
+SECONDS = "seconds"  # in a job's counts, by stage; in nothing that is exported
 LOOK = 0.2  # seconds between two looks at a lease that somebody else holds
 
 
@@ -115,22 +118,30 @@ def _take_through(run: Run) -> None:
     with run.changing() as connection:
         reopen_job(connection, run.job.id)
         note_stage(connection, run.job.id, loading.NAME)
-    loading.load(run)
+    with _timed(run, loading.NAME):
+        loading.load(run)
     for number, name in enumerate(run.recipe.stages):
-        started = time.monotonic()
-        with run.changing() as connection:
-            note_stage(connection, run.job.id, name)
-        create_stage(name, number, run.recipe.tables.get(name, {})).run(run)
-        log.info(
-            f"{run.job.name}: {name} is through",
-            action="curation_stage_finished",
-            job=run.job.name,
-            seconds=round(time.monotonic() - started, 3),
-        )
+        with _timed(run, name):
+            with run.changing() as connection:
+                note_stage(connection, run.job.id, name)
+            create_stage(name, number, run.recipe.tables.get(name, {})).run(run)
     with run.changing() as connection:
         keep_rest(connection, run.job.id, len(run.recipe.stages))
         note_counts(connection, run.job.id, run.notes)
         finish_job(connection, run.job.id)
+
+
+@contextmanager
+def _timed(run: Run, name: str) -> Iterator[None]:
+    """Add the seconds to those of the stage; a run that is killed in it leaves none."""
+    started = time.monotonic()
+    yield
+    took = time.monotonic() - started
+    seconds = run.notes.setdefault(SECONDS, dict(run.job.counts.get(SECONDS, {})))
+    seconds[name] = round(seconds.get(name, 0.0) + took, 3)
+    with run.changing() as connection:
+        note_counts(connection, run.job.id, {SECONDS: seconds})
+    log.info(f"{run.job.name}: {name} is through", action="curation_stage_finished", job=run.job.name, seconds=took)
 
 
 def _claim(engine: Engine, job: Job, seconds: float) -> UUID:

@@ -48,19 +48,41 @@ params = { prefer = "number" }
 capability = "text-generation"
 backend = "scripted"
 max_batch = 64
-params = { answer = "alpha has seen {number} and says that it is so" }
+params = { answer = "Alpha has seen it and says it is so.", rules = [{ match = "^Rewrite (?s:.*)<answer>(?s:.)Alpha", answer = "It is so: Alpha has seen it and says it." }, { match = "^Rewrite", answer = "Beta would say {number} rather." }] }
 
 [models.beta]
 capability = "text-generation"
 backend = "scripted"
 max_batch = 64
-params = { answer = "beta would rather say {number}" }
+params = { answer = "Beta would rather be asked again: {text}" }
 
 [models.rewarder]
 capability = "text-classification/question-reward"
 backend = "scripted"
 max_batch = 64
 params = { answer = "{number}" }
+
+[models.ifd]
+capability = "text-classification/ifd"
+backend = "scripted"
+max_batch = 64
+params = { answer = "{number}", rules = [{ match = "Is it b", answer = "1.25" }] }
+
+[models.embedder]
+capability = "feature-extraction"
+backend = "scripted"
+max_batch = 64
+params = { answer = "a vector", vector = 8 }
+
+[models.given-original]
+capability = "text-generation/review"
+backend = "given"
+max_batch = 64
+
+[models.given-rewrite]
+capability = "text-generation/review"
+backend = "given"
+max_batch = 64
 """
 
 
@@ -98,3 +120,37 @@ def write_array(path: Path, records: list[dict[str, Any]]) -> Path:
     """A JSON array as LLaVA's files are."""
     path.write_text(json.dumps(records, indent=1), encoding="utf-8")
     return path
+
+
+#: Every stage, over input with something for each of them.
+EVERYTHING = """
+stages = ["validate", "exact", "near", "leakage", "questions", "answers", "rewrite", "review", "ifd", "diversity"]
+in_flight = 40
+[input]
+file = "FILE"
+[leakage]
+sets = ["SET"]
+[questions]
+keep = 0.6
+[answers]
+keep = 0.6
+models = ["alpha", "beta"]
+[rewrite]
+models = ["alpha"]
+[diversity]
+keep = 0.7
+"""
+
+
+def with_faults(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The records, and after them one of every kind that a rule drops."""
+    near = json.loads(json.dumps(records[1]))
+    near["conversations"][1]["value"] += " Indeed."
+    leak = json.loads(json.dumps(records[0]))
+    leak["conversations"][0]["value"] = "<image>\nWhy do the seven old sailors sing so loudly near the harbour wall?"
+    noise = json.loads(json.dumps(records[0]))
+    noise["conversations"][1]["value"] = "I'm sorry, but I cannot see it."
+    return [*records, records[3], near, leak, noise, {"id": "x", "conversations": []}]
+
+
+LEAKED = {"question": "Why do the seven old sailors sing so loudly near the harbour wall?"}

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from tests.conftest import Installation, make_installation
-from tests.integration.curation_parts import conversations, registry, write_array
+from tests.integration.curation_parts import EVERYTHING, LEAKED, conversations, registry, with_faults, write_array
 
 pytestmark = pytest.mark.integration
 
-MODELS = ("alpha", "beta", "rewarder")
+MODELS = ("alpha", "beta", "rewarder", "embedder", "ifd", "given-original", "given-rewrite")
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +29,13 @@ def system(servers: tuple[str, str], template: str, tmp_path_factory: pytest.Tem
 
 
 def recipe(folder: Path, name: str, text: str, records: list[dict[str, Any]]) -> str:
-    write_array(folder / f"{name}.json", records)
+    write_array(folder / "records.json", records)
+    evaluation = folder / "evaluation.jsonl"
+    evaluation.write_text(json.dumps(LEAKED))
     path = folder / f"{name}.toml"
-    path.write_text(f'name = "{name}"\n{text}\n'.replace("FILE", f"{name}.json"), encoding="utf-8")
+    path.write_text(
+        f'name = "{name}"\n{text}\n'.replace("FILE", "records.json").replace("SET", str(evaluation)), encoding="utf-8"
+    )
     return str(path)
 
 
@@ -62,3 +66,39 @@ def test_the_best_questions_of_each_type_are_exported(system: Installation, tmp_
     kept = json.loads((tmp_path / "out" / "kept.json").read_text())
     assert len(kept) == 18
     assert all(one in records for one in kept)
+
+
+def run(system: Installation, path: str, out: Path) -> dict[str, Any]:
+    done = system.run("curate", "run", path, "--out", str(out), "--json", timeout=150)
+    assert done.code == 0, done.err + system.logs()
+    return {one["stage"]: one for one in done.json["stages"]}
+
+
+def test_every_stage_says_what_it_dropped_and_why(system: Installation, tmp_path: Path) -> None:
+    # given
+    records = with_faults(conversations(60))
+    path = recipe(tmp_path, "everything", EVERYTHING, records)
+
+    # when
+    stages = run(system, path, tmp_path / "out")
+
+    # then each rule found its own
+    assert stages["validate"]["dropped"] == {"noise_term": 1, "schema": 1}
+    assert stages["exact"]["dropped"] == {"exact_duplicate": 1}
+    assert stages["near"]["dropped"] == {"near_duplicate": 1}
+    assert stages["leakage"]["dropped"] == {"leak": 1}
+    assert stages["questions"]["passed"] == 36
+    assert stages["answers"]["passed"] == 22
+    assert set(stages["ifd"]["dropped"]) <= {"ifd"}
+    assert set(stages["diversity"]["dropped"]) == {"not_diverse"}
+    # and what is left has the answers of the models, or their rewrites
+    kept = json.loads((tmp_path / "out" / "kept.json").read_text())
+    said = [turn["value"] for one in kept for turn in one["conversations"][1::2]]
+    assert all(text.startswith(("Alpha", "Beta", "It is so: Alpha")) for text in said)
+    assert any(text.startswith("It is so: Alpha") for text in said)
+    pairs = [json.loads(line) for line in (tmp_path / "out" / "preferences.jsonl").read_text().splitlines()]
+    assert all(pair["chosen_score"] > pair["rejected_score"] for pair in pairs)
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["notes"]["images"].startswith("not looked at")
+    assert manifest["files"][0]["rows"] == len(kept) == stages["diversity"]["passed"]
+    assert "The first few of every rule" in (tmp_path / "out" / "report.html").read_text()

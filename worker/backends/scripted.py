@@ -66,6 +66,7 @@ class ScriptedParams(Params):
     """The registry's `params` of a scripted model. `load_sleep` and `sleep` in seconds."""
 
     answer: str = "{text}{name}"
+    vector: int = Field(0, ge=0, le=4096, description="numbers of a vector in `detail`, decided by the input alone")
     sleep: float = Field(0.0, ge=0, le=3600)
     load_sleep: float = Field(0.0, ge=0, le=3600)
     load_fails: bool = False
@@ -128,7 +129,8 @@ class Scripted(Backend):
         number = f"{drawn_number(self.model.name, text):.4f}"
         said = template.replace("{number}", number).replace("{text}", text)
         said = said.replace("{name}", name).replace("{model}", self.model.name)
-        return Output(text=said, usage={"output_chars": len(said)})
+        vector = [2 * drawn_number(text, str(place)) - 1 for place in range(self._params.vector)]
+        return Output(text=said, detail={"vector": vector} if vector else {}, usage={"output_chars": len(said)})
 
 
 def drawn_number(*texts: str) -> float:

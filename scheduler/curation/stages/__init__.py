@@ -44,7 +44,14 @@ class Stage(ABC, Generic[O]):
 STAGES = {
     "validate": "scheduler.curation.stages.validate:Validate",
     "exact": "scheduler.curation.stages.exact:Exact",
+    "near": "scheduler.curation.stages.near:Near",
+    "leakage": "scheduler.curation.stages.leakage:Leakage",
     "questions": "scheduler.curation.stages.questions:Questions",
+    "answers": "scheduler.curation.stages.answers:Answers",
+    "rewrite": "scheduler.curation.stages.rewrite:Rewrite",
+    "review": "scheduler.curation.stages.review:Review",
+    "ifd": "scheduler.curation.stages.ifd:IFD",
+    "diversity": "scheduler.curation.stages.diversity:Diversity",
 }
 
 

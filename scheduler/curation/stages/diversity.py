@@ -1,0 +1,124 @@
+"""Diversity: of what is left, a budget of records that lie as far from each other as can be (k-center, greedy).
+
+Embeddings come from ordinary tasks. The first centre is the record with the best score so far; each further one is the
+record farthest from all centres, so that the radius is at most twice the best possible. Everything that is left is
+held in memory here, 1.5 KB a record.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from db.curation_records import Dropped, Scored, decide, entered
+from db.curation_tasks import outcomes_of
+from scheduler.curation.stages import StageOptions
+from scheduler.curation.stages.asking import PAGE, Ask, Asking, failed
+from scheduler.curation.turns import turns_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from db.curation_records import Record
+    from db.curation_tasks import Outcome
+    from scheduler.curation.recipe import Input
+    from scheduler.curation.run import Run
+
+RULE = "not_diverse"
+
+
+class DiversityOptions(StageOptions):
+    """`budget`: records that pass at most; or `keep`, as a share of those that came."""
+
+    capability: str = "feature-extraction"
+    models: tuple[str, ...] = Field((), max_length=1)
+    budget: int | None = Field(None, ge=1)
+    keep: float = Field(0.5, gt=0, le=1)
+    by: str | None = Field(None, description="the stage whose best record is the first centre; default: none, by key")
+
+
+class Diversity(Asking[DiversityOptions]):
+    """Embeds questions and chooses among them."""
+
+    Options = DiversityOptions
+    names: Input
+
+    def prepare(self, run: Run) -> None:
+        """Know the names of the fields."""
+        self.names = run.recipe.input
+
+    def asks(self, record: Record) -> list[Ask]:
+        """One task: all questions of the record together."""
+        options: dict[str, Any] = {"candidates": 1}
+        if self.options.models:
+            options["models"] = list(self.options.models)
+        text = "\n".join(turn.asked for turn in turns_of(record.data, self.names))
+        return [Ask(turn=0, request=text, capability=self.options.capability, options=options)]
+
+    def settle(self, record: Record, outcomes: Sequence[Outcome]) -> Scored | Dropped:
+        """Whether there is a vector."""
+        winner = outcomes[0].winner
+        if winner is None or not isinstance(winner.detail.get("vector"), list):
+            return failed(record, outcomes[0], "vector")
+        return Scored(position=record.position, found={"embedded": True})
+
+    def close(self, run: Run) -> None:
+        """Choose the centres among all records that came this far, those of earlier input too."""
+        with run.reading() as connection:
+            records = entered(connection, run.job.id, self.number, "embedded", RULE)
+        if not records:
+            return
+        vectors = self._vectors(run, [position for position, _ in records])
+        budget = self.options.budget or max(1, -(-len(records) * int(self.options.keep * 1_000_000) // 1_000_000))
+        chosen, nearest = k_center(vectors, min(budget, len(records)))
+        centres = {records[place][0]: rank for rank, place in enumerate(chosen, start=1)}
+        dropped = [
+            Dropped(
+                position=position,
+                rule=RULE,
+                reason=f"It lies {distance:.4f} from the nearest of {len(chosen)} chosen records.",
+            )
+            for (position, _), distance in zip(records, nearest, strict=True)
+            if position not in centres
+        ]
+        with run.changing() as connection:
+            decide(connection, run.job.id, self.number, RULE, list(centres), dropped)
+
+    def _vectors(self, run: Run, positions: Sequence[int]) -> Any:
+        import numpy as np  # noqa: PLC0415 - heavy, and needed here only
+
+        rows = []
+        for start in range(0, len(positions), PAGE):
+            keys = [self._key(position, 0) for position in positions[start : start + PAGE]]
+            with run.reading() as connection:
+                outcomes = outcomes_of(connection, run.job.source, keys)
+            rows += [np.asarray(said_by(outcomes[key]), dtype=np.float32) for key in keys]
+        return np.stack(rows)
+
+
+def said_by(outcome: Outcome) -> list[float]:
+    """The vector of a task."""
+    winner = outcome.winner
+    vector: list[float] = [] if winner is None else winner.detail["vector"]
+    return vector
+
+
+def k_center(vectors: Any, budget: int) -> tuple[list[int], list[float]]:
+    """Greedy k-center from row 0 by cosine distance: the rows chosen, and every row's distance to the nearest of them.
+
+    Equal distances go to the earlier row, so that the same rows give the same choice.
+    """
+    import numpy as np  # noqa: PLC0415 - heavy, and needed here only
+
+    unit = vectors.astype(np.float64)
+    unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
+    nearest = np.round(1 - unit @ unit[0], 9)
+    chosen = [0]
+    while len(chosen) < budget:
+        nearest[chosen[-1]] = -1.0  # never again
+        place = int(np.argmax(nearest))
+        chosen.append(place)
+        nearest = np.minimum(nearest, np.round(1 - unit @ unit[place], 9))
+    nearest[chosen] = 0.0
+    return chosen, [float(one) for one in nearest]

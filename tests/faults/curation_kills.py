@@ -1,0 +1,46 @@
+"""A curation job that is killed in stage after stage, and one that nobody disturbs: what both leave behind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import Installation
+
+KILLED = -9
+ASKING = ("questions", "answers", "rewrite", "review", "ifd", "diversity")
+STAGES = ("load", "validate", "exact", "near", "leakage", *ASKING)
+
+
+def killed_run(system: Installation, stage: str, number: int, moment: str, recipe: str) -> int:
+    """Run the job until it is killed there; returns its exit code, 0 where it came to its end before."""
+    command = [
+        sys.executable,
+        "-m",
+        "tests.faults.crashing_runner",
+        stage,
+        str(number),
+        moment,
+        "curate",
+        "run",
+        recipe,
+    ]
+    environment = {**system.environment, "BAKEOFF_LEASE_SECONDS": "0.3"}  # so long it holds the job after its death
+    return subprocess.run(command, env=environment, capture_output=True, timeout=300, check=False).returncode
+
+
+def export(system: Installation, job: str, folder: Path) -> dict[str, bytes]:
+    """The files that a job leaves, by name."""
+    done = system.run("curate", "export", job, "--out", str(folder))
+    assert done.code == 0, done.err
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+
+
+def everywhere() -> list[tuple[str, int, str]]:
+    """In every stage before and after its first commit, where models are asked after its third one, too."""
+    return [
+        (stage, number, moment)
+        for stage in STAGES
+        for number, moment in ((1, "before"), (1, "after"), *([(3, "after")] if stage in ASKING else []))
+    ]
