@@ -12,10 +12,10 @@ import pytest
 
 from db.errors import RegistryError, UsageError
 from db.registry import JudgeEntry
-from worker.judges import Answer, Question, create_judge
+from worker.judges import Answer, Question, create_judge, fitting
 from worker.judges.artifact import Artifact, Fitted, cascade_threshold, fit_capability, read_artifact, write_artifact
 from worker.judges.features import seen, with_models
-from worker.judges.fitting import Example, calibration, fit, fold_of
+from worker.judges.fitting import Example, calibration, fit, fold_of, foretell
 from worker.judges.jury import Jury
 
 
@@ -147,6 +147,44 @@ def test_too_few_preferences_are_said(examples: list[Example]) -> None:
 def test_folds_are_fixed() -> None:
     assert fold_of("x") == fold_of("x")
     assert {fold_of(str(number)) for number in range(100)} == {0, 1, 2, 3, 4}
+
+
+def test_where_the_longer_is_mostly_better_the_shorter_weighs_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    # given pairs of which the longer answer is better three times of four
+    rows = ({"length": 1.0}, {"length": 0.0})
+    examples = [Example(group=str(n), features=rows, scores=(1.0, 0.0) if n % 4 else (0.0, 1.0)) for n in range(200)]
+    length = fit(examples).weights.weights["length"]
+    # then length still speaks for an answer, by less than the pairs alone say
+    monkeypatch.setattr(fitting, "EVENED", 0.0)
+    assert 0 < length < 0.9 * fit(examples).weights.weights["length"]
+
+
+def test_cheap_weights_foretell_what_a_better_informed_judge_says() -> None:
+    # given strengths that follow one feature, and labels that follow nothing
+    dice = random.Random(5)  # noqa: S311
+    examples = []
+    for number in range(80):
+        rows = tuple({"seen": dice.random(), "other": dice.random()} for _ in range(3))
+        examples.append(Example(group=str(number), features=rows, scores=tuple(dice.random() for _ in rows)))
+    said = [tuple(4 * row["seen"] for row in example.features) for example in examples]
+    found = foretell(examples, said)
+    weights = found.weights.weights
+    assert abs(weights["other"]) < weights["seen"] / 4
+    # then on groups held out it mostly names the same answer
+    same = [own.index(max(own)) == theirs.index(max(theirs)) for own, theirs in zip(found.held_out, said, strict=True)]
+    assert sum(same) > 0.8 * len(same)
+
+
+def test_a_language_model_that_says_nothing_is_not_asked() -> None:
+    # given a language model whose likelihoods are the same for all answers
+    cheap = lessons()
+    full = [
+        Example(group=one.group, features=tuple({**row, "nll": -1.0} for row in one.features), scores=one.scores)
+        for one in cheap
+    ]
+    fitted = fit_capability(cheap, full, "likely@1 nll")
+    assert fitted.threshold == 0.0
+    assert fitted.cheap == fitted.full
 
 
 def test_calibration_of_nothing_is_no_error() -> None:

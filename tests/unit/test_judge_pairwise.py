@@ -65,6 +65,10 @@ def test_ties_can_go_by_the_margin() -> None:
     assert order(decision) == [1, 0]
     assert decision.orders[0]["ties"] == "margin"
     assert "equals stand by margin" in decision.reason
+    # then its score says that it is ahead, by less than a win in both orders would
+    assert list(decision.scores.values()) == pytest.approx([0.269, 0.731], abs=0.001)
+    assert decision.confidence == pytest.approx(0.731, abs=0.001)
+    assert set(decide(Rater({"bad": 0, "good": 1}), "bad", "good", ties="margin").scores.values()) == {0.0, 1.0}
 
 
 def test_more_texts_make_one_bubble_pass() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from db.errors import RegistryError
-from worker.judges.fitting import Weights, fit
+from worker.judges.fitting import Weights, fit, foretell
 from worker.judges.ranking import softmax
 
 if TYPE_CHECKING:
@@ -84,19 +84,23 @@ def fit_capability(
 
     Raises `UsageError` where there are too few preferences.
     """
-    # With a language model to ask, the cheap weights say when to ask it: for that they hear everything.
-    fitted = fit(cheap, guarded=full is None)
-    card: dict[str, Any] = {"groups": len({example.group for example in cheap}), "cheap": fitted.card}
+    groups = len({example.group for example in cheap})
     if full is None:
-        return Fitted(cheap=dict(fitted.weights.weights), card=card)
+        alone = fit(cheap)
+        return Fitted(cheap=dict(alone.weights.weights), card={"groups": groups, "cheap": alone.card})
     both = fit(full)
+    known = {name for example in cheap for row in example.features for name in row}
+    # Where the fit leaves the language model unheard there is nothing to ask it; else the cheap weights foretell what
+    # the full jury would say, which is what a cascade has to know.
+    unheard = set(both.weights.weights) <= known
+    fitted = both if unheard else foretell(cheap, both.held_out)
     threshold, saving = cascade_threshold(cheap, fitted.held_out, both.held_out)
     return Fitted(
         cheap=dict(fitted.weights.weights),
         full=dict(both.weights.weights),
         language_model=language_model,
         threshold=threshold,
-        card=card | {"full": both.card, "cascade": saving},
+        card={"groups": groups, "cheap": fitted.card, "full": both.card, "cascade": saving},
     )
 
 

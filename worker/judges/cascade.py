@@ -1,8 +1,9 @@
 """A jury that asks the language model only where its cheap jurors are not sure.
 
-What costs nothing is weighed first. If the calibrated chance that its favourite is best reaches the threshold, that is
-the verdict; else the language model is asked and the full jury decides. The threshold is fitted with the weights, on
-groups held out of them: the lowest that keeps what the jury scores while it asks about less than half of the questions.
+What costs nothing is weighed first, by weights that foretell the full jury. If the chance that its favourite is best
+reaches the threshold, that is the verdict; else the language model is asked and the full jury decides. The threshold is
+fitted with the weights, on groups held out of them: the lowest that keeps what the jury scores while it asks about less
+than half of the questions. Where the fit leaves the language model unheard, it is never asked.
 Without an artifact it asks wherever the prior's favourite leads by little.
 """
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass, replace
+from itertools import combinations, permutations
 from typing import TYPE_CHECKING, Any
 
 from db.errors import UsageError
@@ -27,6 +28,10 @@ STRICTER = {"by:": 1.0, "votes": 1.0, "majority": 1.0, "alone": 1.0, "nll": 3.0,
 #: How strict with the others: two models are fitted and averaged, one that hears them and one that hardly does, which
 #: is steadier than to choose between the two on few groups.
 OTHERS = (10.0, 1000.0)
+#: Where the longer answer is better in most pairs, length stands for everything. A pair whose better answer is the
+#: shorter counts for more: by this power of how much rarer such pairs are.
+EVENED = 0.25
+RIDGE = 0.4  # the prior on weights that foretell strengths, in units of a pair
 STEPS = 30
 FEWEST_PAIRS = 20
 BINS = 5
@@ -125,6 +130,52 @@ def _fit(examples: Sequence[Example]) -> Fit:
     )
 
 
+def foretell(examples: Sequence[Example], said: Sequence[Sequence[float]]) -> Fit:
+    """Weights whose strengths come closest to those that a better informed judge gave the same answers.
+
+    The strengths of a judge carry less noise than labels do. `held_out` are strengths by weights fitted without the
+    example's fold.
+    """
+    import numpy as np
+
+    names = sorted({name for example in examples for row in example.features for name in row})
+    place = {name: column for column, name in enumerate(names)}
+    rows, wanted, folds = [], [], []
+    for example, strengths in zip(examples, said, strict=True):
+        table = _table(example, place)
+        for first, second in combinations(range(len(strengths)), 2):
+            rows.append(table[first] - table[second])
+            wanted.append(strengths[first] - strengths[second])
+            folds.append(fold_of(example.group))
+    table, target, fold = np.array(rows), np.array(wanted), np.array(folds)
+    scale = np.sqrt((table**2).mean(axis=0))
+    scale[scale < 1e-9] = np.inf
+
+    def solved(used: Any) -> Any:
+        scaled = table[used] / scale
+        curvature = scaled.T @ scaled + RIDGE * len(scaled) * np.eye(len(names))
+        return np.linalg.solve(curvature, scaled.T @ target[used]) / scale
+
+    weights = solved(fold >= 0)
+    held_out = _strengths(examples, names, [solved(fold != one) for one in range(FOLDS)])
+    return Fit(
+        weights=Weights(weights={name: float(value) for name, value in zip(names, weights, strict=True) if value}),
+        held_out=held_out,
+        card={"pairs": len(rows)} | _calibrated(examples, held_out),
+    )
+
+
+def _calibrated(examples: Sequence[Example], strengths: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """The calibration of strengths by the pairs of answers with different scores."""
+    margins, groups = [], []
+    for example, own in zip(examples, strengths, strict=True):
+        for better, worse in permutations(range(len(own)), 2):
+            if example.scores[better] > example.scores[worse]:
+                margins.append(own[better] - own[worse])
+                groups.append(example.group)
+    return calibration(margins, groups)
+
+
 def _best(strengths: Sequence[float]) -> int:
     return max(range(len(strengths)), key=lambda place: strengths[place])
 
@@ -161,19 +212,29 @@ def _pairs(examples: Sequence[Example], names: Sequence[str]) -> _Pairs:
     place = {name: column for column, name in enumerate(names)}
     rows, weights, folds = [], [], []
     for example in examples:
-        table = np.zeros((len(example.features), len(names)))
-        for row, features in enumerate(example.features):
-            for name, value in features.items():
-                table[row, place[name]] = value
+        table = _table(example, place)
         spread = [(i, j, a - b) for i, a in enumerate(example.scores) for j, b in enumerate(example.scores) if a > b]
         for better, worse, difference in spread:
             rows.append(table[better] - table[worse])
             weights.append(difference)
             folds.append(fold_of(example.group))
-    weight = np.array(weights, dtype=float)
+    table, weight = np.array(rows).reshape(len(rows), len(names)), np.array(weights, dtype=float)
     if len(weight):
+        if "length" in place:
+            shorter = table[:, place["length"]] < 0
+            weight[shorter] *= ((~shorter).sum() / max(1, shorter.sum())) ** EVENED
         weight = weight / weight.mean()
-    return _Pairs(rows=np.array(rows).reshape(len(rows), len(names)), weights=weight, folds=np.array(folds, dtype=int))
+    return _Pairs(rows=table, weights=weight, folds=np.array(folds, dtype=int))
+
+
+def _table(example: Example, place: Mapping[str, int]) -> Any:
+    import numpy as np
+
+    table = np.zeros((len(example.features), len(place)))
+    for row, features in enumerate(example.features):
+        for name, value in features.items():
+            table[row, place[name]] = value
+    return table
 
 
 def _solve(rows: Any, weights: Any, prior: Any) -> Any:

@@ -1,9 +1,10 @@
 """Ask a language model about two answers at a time, in both orders.
 
-A win needs both orders; where they disagree it is a tie. Up to four texts all meet all: the score is a text's share of
-its comparisons, ties counted half. More texts make one bubble pass from the last rank to the first, which moves the
-best one to the front for one comparison less than there are texts: the score is then the place, and only the first
-place was fought for.
+A win needs both orders; where they disagree it is a tie. A tie counts half, or by its `margin` the chance that the mean
+log-odds of both orders stand for: then what the model thinks of the places cancels out, and what is left of its opinion
+of the texts decides. Up to four texts all meet all: the score is a text's share of its comparisons. More texts make one
+bubble pass from the last rank to the first, which moves the best one to the front for one comparison less than there
+are texts: the score is then the place, and only the first place was fought for.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from worker.judges import Decision, Judge
+from worker.judges.fitting import chance
 from worker.judges.prompting import JudgeParams, checked_prompt, escape_tags, needed_model, render
 from worker.judges.ranking import by_rank, excerpt, unanimous
 from worker.judges.reading import Reading, read_answers
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from worker.backends import LanguageModel
     from worker.judges import Question
 
+Ties = Literal["rank", "margin"]
 LETTERS = ("A", "B")
 EMPTY = -1.0  # the score of an empty answer, which the model never sees
 
@@ -33,12 +36,11 @@ EMPTY = -1.0  # the score of an empty answer, which the model never sees
 class PairwiseParams(JudgeParams):
     """`params` of an `llm_pairwise` judge.
 
-    `ties`: what decides between texts with as many wins: the selectors' `rank`, or the `margin`, the mean log-odds over
-    both orders of all comparisons.
+    `ties`: what decides where the orders disagree: the selectors' `rank`, or the `margin`, the mean log-odds of both.
     """
 
     prompt: str = "pairwise-1"
-    ties: Literal["rank", "margin"] = "rank"
+    ties: Ties = "rank"
     round_robin: int = Field(4, ge=2, le=16)  # texts that all meet all; more make a bubble pass
 
 
@@ -62,6 +64,10 @@ class Comparison:
         """Mean log-odds for the first text; what the model thinks of the places cancels out."""
         return (self.standing_first + self.standing_second) / 2
 
+    def counted(self, ties: Ties) -> float:
+        """What the first text gets of it, 0 to 1; a tie that goes by the margin is never a whole win."""
+        return chance(self.margin) if ties == "margin" and self.outcome == 0.5 else self.outcome
+
 
 class Pairwise(Judge):
     """Ranks by comparisons of two."""
@@ -77,7 +83,7 @@ class Pairwise(Judge):
         texts = reading.texts
         if len(texts) <= self._params.round_robin:
             order, compared = self._all_meet_all(question, reading)
-            points = {text: _share(text, compared) for text in order}
+            points = {text: self._share(text, compared) for text in order}
         else:
             order, compared = self._bubble_pass(question, reading)
             points = {text: 1 - place / len(order) for place, text in enumerate(order)}
@@ -93,7 +99,7 @@ class Pairwise(Judge):
             model=self._model.identity,
             prompt_version=self._params.prompt,
             orders=tuple(self._kept(comparison, names) for comparison in compared),
-            confidence=_share(order[0], compared) if order else None,
+            confidence=self._share(order[0], compared) if order else None,
         )
         return reading.noted(decision)
 
@@ -123,12 +129,17 @@ class Pairwise(Judge):
         """The texts, best first, and every comparison of two of them."""
         texts = list(reading.texts)
         compared = [self._compare(question, reading, *pair) for pair in combinations(texts, 2)]
-        by_margin = self._params.ties == "margin"
+        # A stable sort: equals keep their rank.
+        return sorted(texts, key=lambda text: self._share(text, compared), reverse=True), compared
 
-        def strength(text: str) -> tuple[float, float]:
-            return _share(text, compared), _margin(text, compared) if by_margin else 0.0
-
-        return sorted(texts, key=strength, reverse=True), compared  # a stable sort: equals keep their rank
+    def _share(self, text: str, compared: Sequence[Comparison]) -> float:
+        """What a text got of its comparisons, on average; 1 where it met nobody."""
+        own = [
+            counted if text == one.first else 1 - counted
+            for one, counted in ((one, one.counted(self._params.ties)) for one in compared)
+            if text in {one.first, one.second}
+        ]
+        return sum(own) / len(own) if own else 1.0
 
     def _bubble_pass(self, question: Question, reading: Reading) -> tuple[list[str], list[Comparison]]:
         """The texts after one pass from the last to the first, and its comparisons."""
@@ -138,8 +149,7 @@ class Pairwise(Judge):
             ahead, behind = texts[place - 1], texts[place]
             comparison = self._compare(question, reading, ahead, behind)
             compared.append(comparison)
-            tied = comparison.outcome == 0.5
-            if comparison.outcome == 0 or (tied and self._params.ties == "margin" and comparison.margin < 0):
+            if comparison.counted(self._params.ties) < 0.5:
                 texts[place - 1], texts[place] = behind, ahead
         return texts, compared
 
@@ -169,14 +179,3 @@ class Pairwise(Judge):
 
 def _outcome(text: str, comparison: Comparison) -> float:
     return comparison.outcome if text == comparison.first else 1 - comparison.outcome
-
-
-def _share(text: str, compared: Sequence[Comparison]) -> float:
-    """The text's mean outcome; 1 where it met nobody."""
-    own = [_outcome(text, comparison) for comparison in compared if text in {comparison.first, comparison.second}]
-    return sum(own) / len(own) if own else 1.0
-
-
-def _margin(text: str, compared: Sequence[Comparison]) -> float:
-    signs = ((1 if text == one.first else -1, one) for one in compared if text in {one.first, one.second})
-    return sum(sign * one.margin for sign, one in signs)
