@@ -142,9 +142,8 @@ def group_of(one: Planted) -> str:
     if one.kind == NEAR:
         level = one.level or 0
         steps = (0.99, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5)
-        return f"near {next((step for step in steps if level >= step), 0.4):g}" + (
-            "" if level >= THRESHOLD else " (stays)"
-        )
+        step = next((step for step in steps if level >= step), 0.4)
+        return f"near {step:g}" + ("" if level >= THRESHOLD else " (stays)")
     if one.kind == LEAK:
         return f"leak of {one.level:g}"
     return f"{one.kind} (stays)" if one.kind == CLEAN else one.kind
@@ -158,10 +157,22 @@ def _run(cluster: Cluster, recipe: Path) -> float:
         env=environment,
         stdout=subprocess.DEVNULL,
     )
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise RuntimeError(f"the run of {recipe.name} ended with {status}")
-    return usage.ru_maxrss / 1024
+    peak = 0.0
+    while process.poll() is None:
+        peak = max(peak, _high_water(process.pid))
+        time.sleep(0.05)
+    if process.returncode:
+        raise RuntimeError(f"the run of {recipe.name} ended with {process.returncode}")
+    return peak
+
+
+def _high_water(pid: int) -> float:
+    """The most resident memory of a process since it became this program: `getrusage` also counts what it was before."""
+    try:
+        said = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in said.splitlines() if line.startswith("VmHWM")), 0.0)
 
 
 def _stored(cluster: Cluster, name: str) -> tuple[dict[str, Any], list[tuple[int, str | None]]]:

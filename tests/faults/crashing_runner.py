@@ -20,8 +20,8 @@ from scheduler.curation.run import Run
 
 def crash_at(stage: str, number: int, moment: str) -> None:
     """Let the real runner be killed there."""
-    changing, note_stage = Run.changing, runner.note_stage
-    now = {"stage": "", "left": number}
+    changing, note_stage = Run.changing, runner.note_stage  # type: ignore[attr-defined] # the name that it calls
+    now: dict[str, Any] = {"stage": "", "left": number}
 
     def noting(connection: Any, job: Any, name: str) -> None:
         now["stage"] = name
@@ -39,7 +39,7 @@ def crash_at(stage: str, number: int, moment: str) -> None:
         if counts and now["left"] == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    runner.note_stage = noting
+    runner.note_stage = noting  # type: ignore[attr-defined]
     Run.changing = crashing  # type: ignore[method-assign]
 
 

@@ -6,7 +6,6 @@ Without an image root nobody looks at images; the job's notes say so.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -34,6 +33,8 @@ NOISE = (
     "<html", "http://", "https://", "click here", "all rights reserved", "undefined",
     "traceback (most recent call last)",
 )  # fmt: skip
+
+_ODD = re.compile(r"""[^\w\s.,;:!?'"()/\u2018\u2019\u201c\u201d\u2013\u2014\u2026-]""")
 
 
 class ValidateOptions(StageOptions):
@@ -110,7 +111,7 @@ class Validate(Alone[ValidateOptions]):
             word, times = Counter(word.lower() for word in words).most_common(1)[0]
             if times > self.options.repeated * len(words):
                 return "repetition", f"says {word[:40]!r} {times} times among {len(words)} words"
-        odd = sum(unicodedata.category(c)[0] in "CS" for c in text if not c.isspace())
+        odd = len(_ODD.findall(text))
         if odd > self.options.strange * len(text):
             return "characters", f"has {odd} strange characters among {len(text)}"
         return None
