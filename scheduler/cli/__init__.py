@@ -28,6 +28,7 @@ from scheduler.cli import (
     operate,
     prefer,
     processes,
+    reward,
     tasks,
     upkeep,
 )
@@ -47,6 +48,7 @@ upkeep.register(app)
 prefer.register(app)
 leaderboard.register(app)
 judge.register(app)
+reward.register(app)
 annotate.register(app)
 evaluate.register(app)
 curate.register(app)

@@ -21,13 +21,13 @@ EMBEDDED_AT_ONCE = 64
 
 @dataclass(kw_only=True)
 class Tuned:
-    """A scorer with some of its numbers free; `frozen`: only the head is, and states are computed once per text."""
+    """A scorer with some of its numbers free; `frozen`: only the head is, and `states` are computed once per text."""
 
     scorer: Scorer
     body: list[Any]
     head: list[Any]
     frozen: bool
-    _known: dict[str, torch.Tensor] = field(default_factory=dict)
+    states: dict[str, torch.Tensor] = field(default_factory=dict)
     _tokens: dict[str, list[int]] = field(default_factory=dict)
 
     @property
@@ -53,12 +53,12 @@ class Tuned:
         """Unscaled scores of rendered texts."""
         if not self.frozen:
             return self.scorer.raw([self._ids(text) for text in texts], dropout)
-        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        new = [text for text in dict.fromkeys(texts) if text not in self.states]
         with torch.no_grad():
             for start in range(0, len(new), EMBEDDED_AT_ONCE):
                 some = new[start : start + EMBEDDED_AT_ONCE]
-                self._known.update(zip(some, self.scorer.pooled([self._ids(text) for text in some]), strict=True))
-        vectors = torch.stack([self._known[text] for text in texts])
+                self.states.update(zip(some, self.scorer.pooled([self._ids(text) for text in some]), strict=True))
+        vectors = torch.stack([self.states[text] for text in texts])
         return self.scorer.head(torch.nn.functional.dropout(vectors, dropout, training=dropout > 0))[:, 0]
 
     def _ids(self, text: str) -> list[int]:
@@ -67,12 +67,15 @@ class Tuned:
         return self._tokens[text]
 
 
-def tuned(scorer: Scorer, options: Options) -> Tuned:
-    """Free the numbers that a mode tunes. Raises `UsageError` where the network or a package does not allow it."""
+def tuned(scorer: Scorer, options: Options, states: dict[str, torch.Tensor]) -> Tuned:
+    """Free the numbers that a mode tunes. Raises `UsageError` where the network or a package does not allow it.
+
+    `states` are kept by rendered text while only the head is tuned: other trainings on the same base may share them.
+    """
     scorer.network.requires_grad_(requires_grad=False)
     head = list(scorer.head.parameters())
     if options.mode == "head":
-        return Tuned(scorer=scorer, body=[], head=head, frozen=True)
+        return Tuned(scorer=scorer, body=[], head=head, frozen=True, states=states)
     if options.mode == "lora":
         scorer.network = _with_lora(scorer.network, options)
         free = [parameter for parameter in scorer.network.parameters() if parameter.requires_grad]

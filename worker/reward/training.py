@@ -54,6 +54,22 @@ class Options:
     checkpoint_steps: int = 20
 
 
+#: What each mode begins with; chosen by five folds of published scores of questions (docs/reward.md).
+DEFAULTS: dict[Mode, dict[str, Any]] = {
+    "head": {"epochs": 40, "head_rate": 2e-3, "patience": 4},
+    "lora": {"epochs": 2, "rate": 5e-4},
+    "full": {"epochs": 2, "rate": 1e-4},
+}
+
+
+def options_for(
+    mode: Mode, *, epochs: int | None = None, rate: float | None = None, layers: int = 0, seed: int = 1
+) -> Options:
+    """The options of a mode, with what was given in their place."""
+    given = {name: value for name, value in (("epochs", epochs), ("rate", rate)) if value is not None}
+    return Options(**DEFAULTS[mode] | given | {"mode": mode, "layers": layers, "seed": seed})
+
+
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
     """What one epoch came to; held-out figures are None where no group was held out."""
@@ -104,6 +120,7 @@ class Training:
         part: str,
         stop_after: int | None = None,
         checkpoint: Path | None = None,
+        states: dict[str, torch.Tensor] | None = None,
     ) -> None:
         self.scorer = scorer
         self.options = options
@@ -113,7 +130,7 @@ class Training:
         self.epochs = options.epochs if stop_after is None else min(stop_after, options.epochs)
         self.checkpoint = checkpoint
         self._seed(-1)
-        self.tuned: Tuned = tuned(scorer, options)
+        self.tuned: Tuned = tuned(scorer, options, {} if states is None else states)
         self.optimizer = torch.optim.AdamW(self.tuned.rates(options), betas=(0.9, 0.999), eps=1e-8)
         self._peaks = [group["lr"] for group in self.optimizer.param_groups]
         self._best: list[torch.Tensor] = []
@@ -139,6 +156,12 @@ class Training:
         self.scorer.network.eval()
         best = len(self._at.history) if self._at.best is None else self._at.best + 1
         return Trained(history=tuple(self._at.history), epochs=best)
+
+    def score(self, groups: Sequence[Group]) -> list[list[float]]:
+        """Unscaled scores of the texts of each group, as the scorer stands."""
+        self.tuned.eval()
+        with torch.no_grad():
+            return [self.tuned.scores(group.texts, 0.0).double().tolist() for group in groups]
 
     def _over(self) -> bool:
         best = self._at.best
@@ -199,9 +222,7 @@ class Training:
         if not self.held_out:
             self._at.history.append(Epoch(loss=loss))
             return
-        self.tuned.eval()
-        with torch.no_grad():
-            found = [self.tuned.scores(group.texts, 0.0).double().tolist() for group in self.held_out]
+        found = self.score(self.held_out)
         ahead = list(chain.from_iterable(margins(group, own) for group, own in zip(self.held_out, found, strict=True)))
         held = sum(math.log1p(math.exp(-abs(value))) + max(0.0, -value) for value in ahead) / len(ahead)
         hits = sum(map(right, ahead)) / len(ahead)
