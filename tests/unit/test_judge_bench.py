@@ -196,6 +196,15 @@ class Partial:
         raise NotImplementedError
 
 
+class First(Partial):
+    """A language model that likes the first place."""
+
+    identity = "first@1"
+
+    def option_logprobs(self, prompts: Sequence[str], options: Sequence[str]) -> list[list[float]]:
+        return [[1.0, *(0.0 for _ in options[1:])] for _ in prompts]
+
+
 def test_both_orders_are_set_against_one(tmp_path: Path) -> None:
     read = read_set(written(tmp_path, duels(40)))
     _, parts = splits(read, "folds")
@@ -204,6 +213,15 @@ def test_both_orders_are_set_against_one(tmp_path: Path) -> None:
     found = judge_figures(one.run(parts))
     assert found["accuracy_single_order"] == found["accuracy"] == 1.0
     assert (found["both_orders_gain"], found["order_consistency"], found["calls"]) == (0.0, 1.0, 80)
+
+
+def test_a_text_that_stood_alone_says_nothing_of_both_orders(tmp_path: Path) -> None:
+    # given a language model that always names the first, and pairs of which some have an empty answer
+    rows = [row | ({"output_1": ""} if number % 3 == 0 else {}) for number, row in enumerate(duels(30))]
+    read = read_set(written(tmp_path, rows))
+    _, parts = splits(read, "folds")
+    one = bench("llm_pairwise", model=Remembering("first@1", First, Replies(tmp_path)))
+    assert judge_figures(one.run(parts))["order_consistency"] == 0.0
 
 
 @pytest.mark.parametrize(

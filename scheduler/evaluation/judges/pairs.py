@@ -27,7 +27,7 @@ def judge_figures(asked: Sequence[Asked]) -> dict[str, Any]:
     tied = [one.decision is not None and _is_tie(one.decision) for one in asked]
     shorter = [value for one, value in zip(asked, right, strict=True) if _shorter_is_better(one.case)]
     settled = [value for value, tie in zip(right, tied, strict=True) if not tie]
-    consistent = [kept for one in asked if one.decision is not None for kept in _consistency(one)]
+    consistent = _consistency(asked)
     short_groups = [one.case.row.group for one in asked if _shorter_is_better(one.case)]
     return {
         "accuracy": mean(right),
@@ -71,17 +71,17 @@ def _outcome(one: Asked) -> float:
     return float(one.case.key(one.decision.ranking[0]) == _better(one.case))
 
 
-def _consistency(one: Asked) -> list[float]:
+def _consistency(asked: Sequence[Asked]) -> list[float]:
     """Whether the raw replies in both orders name the same answer; nothing where a text stood alone.
 
     Of a judge that keeps no raw replies: whether its decision survives the ranks turned round.
     """
-    if one.decision is None:
-        return []
-    named = raw_choices(one.decision)
-    if named:
-        return [float(len(set(named)) == 1)]
-    return [] if one.swapped is None else [float(one.swapped.ranking[0] == one.decision.ranking[0])]
+    raw = [float(len(set(named)) == 1) for one in asked if one.decision and (named := raw_choices(one.decision))]
+    return raw or [
+        float(one.swapped.ranking[0] == one.decision.ranking[0])
+        for one in asked
+        if one.decision is not None and one.swapped is not None
+    ]
 
 
 def _calibration(asked: Sequence[Asked], right: Sequence[float]) -> dict[str, Any]:
