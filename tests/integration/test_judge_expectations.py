@@ -16,7 +16,6 @@ from db.errors import InvalidRequest
 from db.queries import task_situation, task_story
 from db.settings import Settings
 from db.tasks import lock_pending
-from db.verdicts import claim_judging, load_to_judge
 from db.workers import sync_registry
 from scheduler.cli.output import console
 from scheduler.cli.story import print_story
@@ -48,7 +47,7 @@ def settings(tmp_path: Path, database: Engine) -> Settings:
     models_file = tmp_path / "models.toml"
     models_file.write_text(SCRIPTED + RUBRIC)
     url = database.url.render_as_string(hide_password=False)
-    settings = Settings(models_file=models_file, profile="demo", database_url=url, blobs=(tmp_path / "blobs").as_uri())
+    settings = Settings(models_file=models_file, profile="demo", database_url=url)
     with database.begin() as connection:
         sync_registry(connection, settings.registry)
     return settings
@@ -246,57 +245,6 @@ def test_a_row_with_an_expectation_that_is_none_fails_with_the_reason(settings: 
     (task,) = rows(database, "SELECT status, error FROM task")
     assert (task.status, task.error["code"]) == ("failed", "invalid_request")
     assert "'smell'" in task.error["message"]
-
-
-# --- what a judge has of files
-
-
-def describing(database: Engine, said: dict[str, str]) -> UUID:
-    """A caption to be judged, of a picture of which other steps of the task said something."""
-    run(database, "INSERT INTO artifact (sha256, size, media_type) VALUES (:s, 1, 'image/png')", s="a" * 64)
-    needs: dict[str, tuple[str, ...]] = {"caption": (), **dict.fromkeys(said, ())}
-    task = plan(database, needs=needs, inputs=[{"attachment": 0}], judge="longest")
-    attachments = json.dumps([{"sha256": "a" * 64, "name": "cat.png"}])
-    run(database, "UPDATE task SET attachments = CAST(:a AS jsonb)", a=attachments)
-    run(database, "UPDATE subtask SET capability = 'image-to-text/caption' WHERE name = 'caption'")
-    for name, text in said.items():
-        run(database, "UPDATE subtask SET capability = :c WHERE name = :c", c=name)
-        (message,) = send(database, task, "alpha", name=name)
-        finish(database, message, text)
-    return task
-
-
-def test_what_other_steps_said_of_a_file_reaches_the_judge_of_a_third(process: ModelProcess, database: Engine) -> None:
-    # given a picture that was read by one step, heard by none, and described by a step that is not done
-    task = describing(database, {"image-to-text/ocr": "EXIT"})
-    ocr = rows(database, "SELECT id FROM subtask WHERE name = 'image-to-text/ocr'")[0].id
-    judge_wave(process, uuid4(), [ocr])
-    for message in send(database, task, "alpha", "beta", name="caption"):
-        finish(database, message, message.model)
-    caption = rows(database, "SELECT id FROM subtask WHERE name = 'caption'")[0].id
-    with database.begin() as connection:
-        claimed = claim_judging(connection, [caption], uuid4(), 60)
-        (subtask,) = load_to_judge(connection, claimed)
-    (file,) = subtask.files
-    assert (file.name, file.media_type) == ("cat.png", "image/png")
-    assert file.said == [{"capability": "image-to-text/ocr", "text": "EXIT"}]
-
-
-def test_a_judge_that_asks_no_model_saw_nothing_and_the_verdict_says_so(
-    process: ModelProcess, database: Engine
-) -> None:
-    task = describing(database, {})
-    messages = send(database, task, "alpha", "beta", name="caption")
-    for message in messages:
-        finish(database, message, message.model)
-    judge_wave(process, uuid4(), messages[0].subtask_ids)
-    (verdict,) = rows(database, "SELECT seen FROM verdicts")
-    assert verdict.seen == "unseen"
-
-
-def test_words_alone_are_not_seen_at_all(process: ModelProcess, database: Engine) -> None:
-    judged(process, database, {"alpha": "a", "beta": "bb"})
-    assert rows(database, "SELECT seen FROM verdicts")[0].seen is None
 
 
 def test_the_situation_names_who_is_asked_next(database: Engine, settings: Settings) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from db.registry import ModelEntry, read_registry
 from db.settings import load_settings
 from db.sources import NoSource, PackageSource
 from db.states import ErrorKind
-from worker.backends import Failure, Input, LanguageModel, Output, Place, create_backend
+from worker.backends import Failure, Input, LanguageModel, NoProbabilities, Output, Place, create_backend
+from worker.judges.asking import SURE, Asking
 from worker.weights import locate
 
 pytest.importorskip("xllamacpp")
@@ -249,3 +251,15 @@ def test_a_packaged_model_answers_in_json() -> None:
     (answer,) = backend.run([Input(text="What is the capital of France?", options={"json_schema": schema})])
     backend.close()
     assert json.loads(said(answer).text)["city"] == "Paris"
+
+
+def test_a_judge_reads_replies_that_a_grammar_binds(tiny: LlamaCpp, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: object) -> list[list[float]]:
+        raise NoProbabilities("it tells none")
+
+    monkeypatch.setattr(tiny, "option_logprobs", none)
+    asking = Asking(tiny)
+    with asking.about(None) as asked:
+        (row,) = asking.option_logprobs(["Is it A or B?"], ["A", "B"])
+    assert max(row) == pytest.approx(math.log(SURE))
+    assert (asked.replies, asked.unparseable) == (1, 0)

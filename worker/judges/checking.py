@@ -150,8 +150,10 @@ class IsNumber(Check):
         return float(math.isfinite(value) and self.least <= value <= self.most)
 
     def why(self, text: str) -> str:  # noqa: ARG002 - what was wanted says it
-        bounds = f" from {self.least:g} to {self.most:g}" if (self.least, self.most) != (-math.inf, math.inf) else ""
-        return f"it is not a number{bounds} and nothing else"
+        least = f"at least {self.least:g}" if self.least > -math.inf else ""
+        most = f"at most {self.most:g}" if self.most < math.inf else ""
+        bounds = " and ".join(filter(None, [least, most]))
+        return f"it is not a number{f' of {bounds}' if bounds else ''} and nothing else"
 
 
 class IsDate(Check):
