@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,18 @@ from db.errors import UsageError
 from db.registry import ModelEntry
 from db.settings import load_settings
 from db.sources import NoSource
+from db.states import ErrorKind
 from scheduler.cli import app
 from scheduler.evaluation.curation.arms import Arm, budget, exported_arm, flagged_arm, plain_arm, scored_arm
 from scheduler.evaluation.curation.report import compared
 from scheduler.evaluation.curation.rows import InstructionSet, read_instructions, read_rows
 from scheduler.evaluation.curation.runs import Run, Runs
-from scheduler.evaluation.curation.scoring import instruction_following_difficulty
+from scheduler.evaluation.curation.scoring import Scorer, ifd_of
 from scheduler.evaluation.curation.training import Recipe, Student, Trained
-from worker.backends import Place
+from scheduler.evaluation.judges.replies import Replies
+from worker.backends import Backend, Failure, Input, Output, Place
+from worker.backends.scripted import Scripted
+from worker.reward.text import QUESTION_REWARD, rendered
 
 RECIPE = Recipe(tokens=1200, step_tokens=200, learning_rate=5e-3, rank=4, alpha=8)
 
@@ -144,23 +149,80 @@ def test_what_a_job_kept_is_trained_on_without_what_is_kept_back(instructions: I
         exported_arm("curated", written(tmp_path / "other.jsonl", record(1000)), instructions, 0.25)
 
 
-class Knowing:
-    """A language model that finds an answer likelier after some questions."""
+class Counting(Backend):
+    """A scorer that says how long a text is in hundreds of letters, nothing of what is too short, and counts."""
 
-    identity = "knowing"
+    def __init__(self, entry: ModelEntry) -> None:
+        super().__init__(entry, Place(weights=None))
+        self.asked: list[str] = []
 
-    def option_logprobs(self, prompts: Any, options: Any) -> list[list[float]]:
+    def load(self) -> None:
         raise NotImplementedError
 
-    def continuation_logprobs(self, prompt: str, continuations: list[str]) -> list[float]:
-        return [{"": -10.0, "helps": -4.0, "hinders": -12.0}[prompt] for _ in continuations]
+    def run(self, inputs: Sequence[Input]) -> list[Output | Failure]:
+        self.asked += [item.text for item in inputs]
+        short = Failure(kind=ErrorKind.INPUT, code="bad_input", message="too short")
+        return [Output(text=f"{len(item.text) / 100:.4f}") if len(item.text) > 30 else short for item in inputs]
 
 
-@pytest.mark.parametrize(("question", "ratio"), [("helps", 0.4), ("hinders", None)])
-def test_ifd_is_what_the_question_leaves_of_the_loss(tmp_path: Path, question: str, ratio: float | None) -> None:
-    (row,), _, _ = read_rows(written(tmp_path / "set.jsonl", {"instruction": question, "output": "yes"}))
+def scorer_entry(capability: str, backend: str = "scripted") -> ModelEntry:
+    return ModelEntry(name="scorer", capability=capability, backend=backend, source=NoSource())
 
-    assert instruction_following_difficulty(Knowing(), row) == ratio
+
+def test_what_a_scorer_said_is_kept_and_not_asked_again(tmp_path: Path) -> None:
+    rows, _, _ = read_rows(
+        written(tmp_path / "set.jsonl", record(1, "abc"), {"instruction": "a", "output": "b"}, record(2, "x" * 200))
+    )
+    entry = scorer_entry("text-classification/answer-reward")
+    first, second = Counting(entry), Counting(entry)
+
+    with closing(Replies(tmp_path / "cache")) as replies:
+        found, again = (
+            [Scorer(entry, "scorer@1", lambda: counting, replies).score(row) for row in rows]  # noqa: B023
+            for counting in (first, second)
+        )
+
+    assert found == again
+    assert found[0] == pytest.approx(len(rendered("Say the number 1.", "abc")) / 100)
+    assert found[1] is None
+    assert (len(first.asked), second.asked) == (3, [])
+
+
+def test_a_reward_model_of_questions_reads_the_question_alone(tmp_path: Path) -> None:
+    (row,), _, _ = read_rows(
+        written(tmp_path / "set.jsonl", {"instruction": "A question of forty letters, or more?", "output": "No."})
+    )
+    counting = Counting(scorer_entry(QUESTION_REWARD))
+
+    with closing(Replies(tmp_path / "cache")) as replies:
+        Scorer(counting.model, "scorer@1", lambda: counting, replies).score(row)
+
+    assert counting.asked == ["A question of forty letters, or more?"]
+
+
+def test_a_row_whose_question_hinders_its_answer_is_not_to_be_had(tmp_path: Path) -> None:
+    rows, _, _ = read_rows(written(tmp_path / "set.jsonl", record(1, "x" * 20), record(1, "x" * 200)))
+    counting = Counting(ifd_of(scorer_entry("text-generation")))
+
+    with closing(Replies(tmp_path / "cache")) as replies:
+        scorer = Scorer(counting.model, "scorer@1", lambda: counting, replies)
+        scores = [scorer.score(row) for row in rows]
+
+    assert scores[0] is not None
+    assert scores[1] is None  # above 1
+
+
+def test_a_model_that_says_no_number_is_no_scorer(tmp_path: Path) -> None:
+    (row,), _, _ = read_rows(written(tmp_path / "set.jsonl", record(1)))
+    entry = scorer_entry("text-generation")
+    talker = Scripted(entry, Place(weights=None))
+    talker.load()
+
+    with (
+        closing(Replies(tmp_path / "cache")) as replies,
+        pytest.raises(UsageError, match="is no number, so it is no scorer"),
+    ):
+        Scorer(entry, "scorer@1", lambda: talker, replies).score(row)
 
 
 # --- training

@@ -1,7 +1,7 @@
 """What each arm trains on: everything, or so many rows by lot, by length, or by somebody's choice.
 
-A source of curated rows is `ifd`, `flag:FIELD` (rows whose field is true, as published filters mark them) or a file
-that a curation job left. None of them looks at the rows kept back.
+A source of curated rows is `ifd`, a scorer of the registry, `flag:FIELD` (rows whose field is true, as published
+filters mark them) or a file that a curation job left. None of them looks at the rows kept back.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from scheduler.evaluation.curation.rows import InstructionSet
 
 ALL, RANDOM, LONGEST, CURATED = ARMS = ("all", "random", "longest", "curated")
-IFD, FLAG = "ifd", "flag:"
+FLAG = "flag:"
 
 
 @dataclass(frozen=True, kw_only=True)

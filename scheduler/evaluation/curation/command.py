@@ -9,9 +9,10 @@ import typer
 
 from db.errors import UsageError
 from db.settings import load_settings
-from scheduler.evaluation.curation.arms import ALL, ARMS, IFD, RANDOM
+from scheduler.evaluation.curation.arms import ALL, ARMS, RANDOM
 from scheduler.evaluation.curation.evaluation import Options, evaluated
 from scheduler.evaluation.curation.rows import lines_of, read_instructions
+from scheduler.evaluation.curation.scoring import IFD
 from scheduler.evaluation.judges.rows import find_set
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def curation_command(
     curated: Annotated[
         list[str] | None,
         typer.Option(
-            help="Who curates, repeatable: `ifd` (default), `flag:FIELD`, or the file that a curation job exported."
+            help="Who curates, repeatable: `ifd` (default), a scorer of the registry, `flag:FIELD`, a job's file."
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, max=100, help="Runs per arm.")] = 3,

@@ -8,6 +8,7 @@ takes as many of them, with the same schedule.
 from __future__ import annotations
 
 import random
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ class Recipe:
     """How an arm is trained. Fixed before the first run; nothing was tuned on the rows kept back."""
 
     tokens: int  # read in all, questions and answers
-    step_tokens: int = 1024  # of one step of the optimiser
+    step_tokens: int = 512  # of one step of the optimiser
     learning_rate: float = 5e-4  # at its highest, after a tenth of the steps; then down to nothing in a straight line
     rank: int = 16
     alpha: int = 32
@@ -106,7 +107,9 @@ class Student:
         config = peft.LoraConfig(
             r=recipe.rank, lora_alpha=recipe.alpha, target_modules="all-linear", task_type="CAUSAL_LM"
         )
-        adapted = peft.get_peft_model(self.network, config)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name that is about to go
+            adapted = peft.get_peft_model(self.network, config)
         try:
             read, losses = self._fit(adapted, pieces, recipe, seed, progress)
             measured = self._measured(adapted, held_out, recipe)
