@@ -167,7 +167,7 @@ def _run(cluster: Cluster, recipe: Path) -> float:
 
 
 def _high_water(pid: int) -> float:
-    """The most resident memory of a process since it became this program: `getrusage` also counts what it was before."""
+    """The most resident memory of a process since it became this program: `getrusage` counts what forked it, too."""
     try:
         said = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     except OSError:
