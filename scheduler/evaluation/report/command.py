@@ -51,16 +51,16 @@ def report_command(
     from scheduler.cli.output import console  # noqa: PLC0415 - the command line imports this module
 
     settings = load_settings()
-    selections, missing = there(_names(selection), settings)
-    of_pairs, more = there(_names(pairs), settings)
-    attack_sets, _ = there(_names(hosts_from), settings)
+    asked = {name: _names(given) for name, given in (("selection", selection), ("pairs", pairs), ("hosts", hosts_from))}
+    found = {name: there(names, settings) for name, names in asked.items()}
+    missing = list(dict.fromkeys(sentence for _, sentences in found.values() for sentence in sentences))
     wanted = Wanted(
         judges=_names(judges),
-        selections=tuple(selections),
-        pairs=tuple(of_pairs),
+        selections=found["selection"][0],
+        pairs=found["pairs"][0],
         attacked=_names(attacked),
         attack_files=tuple(attacks or (OURS,)),
-        hosts_from=tuple(attack_sets),
+        hosts_from=found["hosts"][0],
         judge_model=judge_model,
         excluded=tuple(exclude_model or (STRONGEST,)),
         limit=limit,
@@ -69,7 +69,7 @@ def report_command(
         again=again,
     )
     with console.status("measuring") as status:
-        missing += more + run_parts(
+        missing += run_parts(
             settings, _made(folder), wanted, lambda what, done, total: status.update(f"{what}: {done} of {total} parts")
         )
     page = write_report(settings, folder, missing)

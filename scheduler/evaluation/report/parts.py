@@ -182,7 +182,7 @@ def write_json(path: Path, value: Any) -> None:
     draft.replace(path)
 
 
-def there(names: Sequence[str], settings: Settings) -> tuple[list[str], list[str]]:
+def there(names: Sequence[str], settings: Settings) -> tuple[tuple[str, ...], list[str]]:
     """Which sets are here, and a sentence for each that is not."""
     found, missing = [], []
     for name in names:
@@ -191,4 +191,4 @@ def there(names: Sequence[str], settings: Settings) -> tuple[list[str], list[str
             found.append(name)
         except UsageError as error:
             missing.append(f"{name}: {error}")
-    return found, missing
+    return tuple(found), missing
