@@ -23,6 +23,7 @@ from scheduler.annotating.criteria import read_criteria
 from scheduler.annotating.exporting import exported
 from scheduler.annotating.groups import groups_of
 from scheduler.annotating.standing import standing
+from scheduler.rewarding.reading import read_source
 from tests.conftest import Installation
 
 pytestmark = pytest.mark.integration
@@ -362,6 +363,8 @@ def test_the_commands_load_score_report_and_export(installation: Installation) -
     (row,) = map(json.loads, out.read_text().splitlines())
     assert (row["id"], row["image"], row["questions"]) == ("000000000001", "1.jpg", ITEMS)
     assert row["score"] == [0.07, 0.11, 0.12, 0.1, 0.12]
+    (trained_on,) = read_source(out).groups  # what `bakeoff reward train` makes of it
+    assert (trained_on.scores, len(trained_on.pairs)) == (tuple(row["score"]), 9)  # of ten pairs, one ties
     status = installation.run("annotate", "status", "mine").out
     assert "0 of 1 groups finished, 1 of 2 annotations" in status
 
