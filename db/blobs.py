@@ -19,7 +19,8 @@ from sqlalchemy import Connection, text
 from db.errors import NotFound, Unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from db.registry import MediaKind
 
@@ -89,6 +90,35 @@ class BlobStore:
         except OSError as error:
             raise Unreachable(f"The blob store {self.url} does not take files ({error.strerror or error}).") from None
         return digest
+
+    def put_file(self, path: Path, digest: Digest) -> None:
+        """Store a file under its digest, which the caller has made of it; it is never whole in memory.
+
+        Raises `Unreachable` where the store does not take it.
+        """
+        target = self._path(digest)
+        try:
+            if self._fs.exists(target):
+                return
+            folder = target.rpartition("/")[0]
+            self._fs.makedirs(folder, exist_ok=True)
+            temporary = f"{folder}/.{uuid4().hex}" if self._local else target
+            self._fs.put_file(str(path), temporary)
+            if self._local:
+                self._fs.mv(temporary, target)
+        except OSError as error:
+            raise Unreachable(f"The blob store {self.url} does not take files ({error.strerror or error}).") from None
+
+    def pieces(self, digest: Digest, size: int = 1 << 20) -> Iterator[bytes]:
+        """The bytes of a blob, at most `size` at a time. Raises `NotFound` or `Unreachable`, also later on the way."""
+        try:
+            with self._fs.open(self._path(digest), "rb") as file:
+                while piece := file.read(size):
+                    yield piece
+        except FileNotFoundError:
+            raise NotFound(f"No blob {digest[:12]}... in {self.url}; it was never uploaded, or was pruned.") from None
+        except OSError as error:
+            raise Unreachable(f"The blob store {self.url} does not answer ({error.strerror or error}).") from None
 
     def get(self, digest: Digest) -> bytes:
         """The bytes of a blob. Raises `NotFound` where it is gone, `Unreachable` where the store does not answer."""

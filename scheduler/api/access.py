@@ -32,7 +32,11 @@ MOST_REMEMBERED = 10_000  # tokens, right or wrong
 BURST = 2.0  # seconds' worth of requests that may come at once
 LOOPBACK_NAMES = {"localhost", "127.0.0.1", "::1", "[::1]"}
 
-_bearer = HTTPBearer(auto_error=False, description="A key of `bakeoff keys create`.")
+#: The key that a request brings, if any.
+Bearer = Annotated[
+    HTTPAuthorizationCredentials | None,
+    Depends(HTTPBearer(auto_error=False, description="A key of `bakeoff keys create`.")),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +91,7 @@ class Access:
 
     async def caller(self, request: Request, token: str | None) -> Caller:
         """Who asks. Raises `Unauthorized`, `Forbidden` or `TooMany`."""
-        if token is None and not await self._needs_key():
+        if not await self._needs_key():  # whatever is sent: some clients cannot be without a key
             _refuse_other_sites(request)
             return Caller(name="local", source=None)
         key = None if token is None else await self._key(token)
@@ -147,9 +151,7 @@ def _refuse_other_sites(request: Request) -> None:
         raise Forbidden("Without a key this API answers no page of another site.")
 
 
-async def _caller(
-    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
-) -> Caller:
+async def _caller(request: Request, credentials: Bearer) -> Caller:
     access: Access = request.app.state.access
     return await access.caller(request, credentials.credentials if credentials else None)
 

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from db.engine import make_engine
 from db.logs import configure_logging
 from db.settings import Settings, load_settings
-from scheduler.api import health, problems, tasks
+from scheduler.api import attachments, chat, events, health, metrics, models, preferences, problems, tasks
 from scheduler.api.access import Access
 from scheduler.api.edge import Edge
 from scheduler.api.hub import Hub
@@ -63,9 +63,10 @@ def make_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.access = Access(settings, engine)
     app.state.services = Services(settings=settings, engine=engine, hub=hub)
+    app.state.figures = metrics.Figures(app.state.services)
     app.add_middleware(Edge, settings=settings)
     problems.install(app)
-    for part in (tasks, health):
+    for part in (tasks, attachments, events, models, preferences, chat, health, metrics):
         app.include_router(part.router)
     _describe(app)
     return app

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -105,7 +105,7 @@ class Hub:
 
     # --- for the endpoints
 
-    async def progress(self, task: UUID, keep_alive: float) -> AsyncIterator[dict[str, Any] | None]:
+    async def progress(self, task: UUID, keep_alive: float) -> AsyncGenerator[dict[str, Any] | None]:
         """Where a task stands, now and at every change, until it has ended; None where nothing came for a while."""
         with self._watch(task) as watcher:
             last = await run_in_threadpool(self._read, task)
@@ -120,7 +120,7 @@ class Hub:
                         last = fresh
                         yield last
 
-    async def ended(self, place: Place | None, source: str | None, keep_alive: float) -> AsyncIterator[Ended | None]:
+    async def ended(self, place: Place | None, source: str | None, keep_alive: float) -> AsyncGenerator[Ended | None]:
         """Tasks that end after a place (None: from now on), in order, none left out and none twice."""
         with self._follow() as watcher:
             at = await run_in_threadpool(self._end_of_row) if place is None else place

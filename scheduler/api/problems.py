@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from db.errors import (
     BacklogFull,
@@ -220,7 +221,19 @@ async def _of_http(request: Request, error: Exception) -> JSONResponse:
         return await _fault(request, error)
     code = CODES.get(error.status_code, "malformed")
     detail = SENTENCES.get(error.status_code, str(error.detail))
-    return answer(request, error.status_code, code, detail, headers=error.headers)
+    headers = {"Allow": _allowed(request)} if error.status_code == 405 else error.headers
+    return answer(request, error.status_code, code, detail, headers=headers)
+
+
+def _allowed(request: Request) -> str:
+    """Every method of an address: the framework names those of the first endpoint that has it."""
+    methods = {
+        method.upper()
+        for path, endpoints in request.app.openapi()["paths"].items()
+        if compile_path(path)[0].match(request.url.path)
+        for method in endpoints
+    }
+    return ", ".join(sorted(methods))
 
 
 async def _of_document(request: Request, error: Exception) -> JSONResponse:

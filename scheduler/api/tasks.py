@@ -58,7 +58,7 @@ class TaskIn(BaseModel):
     )
     priority: int = Field(0, ge=-100, le=100, description="Higher runs first.")
     options: dict[str, Any] = Field({}, description=OPTIONS)
-    attachments: list[AttachmentRef] = Field([], description="Files stored before, by PUT /v1/attachments.")
+    attachments: list[AttachmentRef] = Field([], description="Files stored before, by POST /v1/attachments.")
     run_at: str | None = Field(None, description="Not before this time.", json_schema_extra=MOMENT)
     deadline: str | None = Field(None, description="Judge what exists by then, or expire.", json_schema_extra=MOMENT)
 

@@ -1,0 +1,100 @@
+"""Server-sent events: how one task goes, and which tasks end. A client that comes back misses none of the ends."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Header
+from fastapi.responses import StreamingResponse
+from fastapi.sse import format_sse_event
+from starlette.concurrency import run_in_threadpool
+
+from db.watching import Ended, Place
+from scheduler.api.access import Caller, Reader
+from scheduler.api.problems import Malformed
+from scheduler.api.services import Services, Shared
+
+router = APIRouter(prefix="/v1", tags=["events"])
+
+KEEP_ALIVE = b": keep-alive\n\n"
+HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+STREAM: dict[int | str, dict[str, Any]] = {
+    200: {"description": "Events, until the task ends or the client goes.",
+          "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+}  # fmt: skip
+LARGEST_XID = 2**63
+
+LastEventId = Annotated[
+    str | None, Header(max_length=100, description="The id of the last event that was seen; browsers send it.")
+]
+
+
+@router.get("/tasks/{task_id}/events", response_class=StreamingResponse, responses=STREAM)
+async def task_events(
+    task_id: UUID, caller: Reader, shared: Shared, last_event_id: LastEventId = None
+) -> StreamingResponse:
+    """How a task goes: an event `progress` now and at each change, the last one with its final status.
+
+    An event holds the whole progress, so a client that comes back needs none of those that it missed.
+    """
+    await run_in_threadpool(shared.check_sees, caller, task_id)
+    return StreamingResponse(_progress(shared, task_id, last_event_id), headers=HEADERS, media_type="text/event-stream")
+
+
+async def _progress(shared: Services, task: UUID, seen: str | None) -> AsyncIterator[bytes]:
+    async for progress in shared.hub.progress(task, shared.settings.api_keep_alive):
+        if progress is None:
+            yield KEEP_ALIVE
+            continue
+        data = json.dumps(progress)
+        id_ = hashlib.sha256(data.encode()).hexdigest()[:16]
+        if id_ != seen:
+            yield format_sse_event(data_str=data, event="progress", id=id_)
+        seen = id_
+
+
+@router.get("/events", response_class=StreamingResponse, responses=STREAM)
+async def events(caller: Reader, shared: Shared, last_event_id: LastEventId = None) -> StreamingResponse:
+    """Every task that ends, as an event `ended`, from now on, or from the event that was seen last.
+
+    In the order of their commits, none left out. What a transaction that is still open could come before waits for it.
+    """
+    place = None if last_event_id is None else _place(last_event_id)
+    return StreamingResponse(_ended(shared, caller, place), headers=HEADERS, media_type="text/event-stream")
+
+
+async def _ended(shared: Services, caller: Caller, place: Place | None) -> AsyncIterator[bytes]:
+    async for one in shared.hub.ended(place, caller.source, shared.settings.api_keep_alive):
+        if one is None:
+            yield KEEP_ALIVE
+        else:
+            yield format_sse_event(data_str=json.dumps(_said(one)), event="ended", id=_id(one.place))
+
+
+def _said(one: Ended) -> dict[str, Any]:
+    return {
+        "id": str(one.place.task),
+        "status": one.status,
+        "source": one.source,
+        "finished_at": one.finished_at.isoformat(),
+        "error": one.error,
+    }
+
+
+def _id(place: Place) -> str:
+    return f"{place.xid}-{place.task}"
+
+
+def _place(said: str) -> Place:
+    xid, _, task = said.partition("-")
+    try:
+        number, id_ = int(xid), UUID(task)
+    except ValueError:
+        number, id_ = -1, None
+    if id_ is None or not 0 <= number < LARGEST_XID:
+        raise Malformed("Last-Event-ID: it is not the id of an event of this stream; leave it out to begin with now.")
+    return Place(xid=number, task=id_)
