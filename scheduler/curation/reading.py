@@ -23,6 +23,7 @@ CHUNK = 1 << 20
 LARGEST = 64 << 20  # characters of one record: nobody's instruction is longer, and a file that is no array ends here
 EXCERPT = 300
 BLANK = " \t\r\n\ufeff"
+AFTER = set(BLANK) | {",", "]"}  # what may follow a record of an array
 
 
 class Reader:
@@ -39,7 +40,7 @@ class Reader:
         try:
             with self.path.open(encoding="utf-8", errors="replace", newline="") as file:
                 pieces = iter(lambda: file.read(CHUNK), "")
-                first = next(pieces, "")
+                first = next((piece for piece in pieces if piece.strip(BLANK)), "")
                 array = first.lstrip(BLANK).startswith("[")
                 yield from self._array(first, pieces) if array else self._lines(first, pieces)
         except OSError as error:
@@ -61,7 +62,7 @@ class Reader:
                 return
             try:
                 value, end = json.JSONDecoder(parse_constant=_no_number).raw_decode(text, at)
-                if end == len(text) and not ended:
+                if not ended and text[end : end + 1] not in AFTER:
                     raise ValueError  # noqa: TRY301 - a number may go on in the next piece
                 said = json.dumps(value, allow_nan=False)
             except (ValueError, RecursionError) as error:
