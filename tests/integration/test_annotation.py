@@ -5,24 +5,28 @@ from __future__ import annotations
 import json
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 from sqlalchemy import Connection, Engine, text
+from typer.testing import CliRunner
 
 from db.annotations import NewGroup, SetOfGroups, add_groups, annotated, contests_done, find_set, shares
 from db.engine import make_engine
 from db.errors import InvalidRequest, NotFound
 from db.registry import ModelEntry
+from db.settings import load_settings
 from db.workers import sync_models
 from scheduler.annotating.blind import LAPSE_SECONDS, Shown, next_group, skip_group, store_scores, undo
 from scheduler.annotating.criteria import read_criteria
 from scheduler.annotating.exporting import exported
 from scheduler.annotating.groups import groups_of
 from scheduler.annotating.standing import standing
+from scheduler.cli import app
 from scheduler.rewarding.reading import read_source
 from tests.conftest import Installation
 
@@ -346,27 +350,41 @@ def add_done_subtask(connection: Connection, outputs: dict[str, str]) -> UUID:
     return UUID(str(subtask))
 
 
-def test_the_commands_load_score_report_and_export(installation: Installation) -> None:
-    file, out = installation.folder / "groups.jsonl", installation.folder / "scored.jsonl"
+@pytest.fixture
+def annotate(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
+    """`bakeoff annotate` in this process; returns what it prints."""
+    for name, value in installation.environment.items():
+        monkeypatch.setenv(name, value)
+    load_settings.cache_clear()
+
+    def run(*arguments: str) -> str:
+        return CliRunner().invoke(app, ["annotate", *arguments], catch_exceptions=False).stdout
+
+    yield run
+    load_settings.cache_clear()
+
+
+def test_the_commands_load_score_report_and_export(annotate: Callable[..., str], tmp_path: Path) -> None:
+    file, out = tmp_path / "groups.jsonl", tmp_path / "scored.jsonl"
     file.write_text(json.dumps({"id": "000000000001", "image": "1.jpg", "questions": ITEMS, "score": [0.5] * 5}) + "\n")
 
-    loaded = installation.run("annotate", "load", str(file), "--name", "mine", "--twice", "1", "--json")
-    shown = installation.run("annotate", "next", "mine", "--annotator", "ann", "--json").json
+    loaded = json.loads(annotate("load", str(file), "--name", "mine", "--twice", "1", "--json"))
+    shown = json.loads(annotate("next", "mine", "--annotator", "ann", "--json"))
     scores = json.dumps([all_at(len(texts[0]) / 100) for texts in shown["items"]])
-    arguments = ("mine", "--annotator", "ann", "--group", shown["group"], "--scores", scores, "--json")
-    scored = installation.run("annotate", "score", *arguments)
-    written = installation.run("annotate", "export", "mine", "--out", str(out), "--json")
+    scored = annotate("score", "mine", "--annotator", "ann", "--group", shown["group"], "--scores", scores, "--json")
+    written = annotate("export", "mine", "--out", str(out), "--json")
 
-    assert loaded.json == {"set": "mine", "criteria": "criteria-1", "new": 1, "known": 0}
-    assert scored.json["finished"] is True
-    assert written.json == {"groups": 1, "items": 5}
+    assert loaded == {"set": "mine", "criteria": "criteria-1", "new": 1, "known": 0}
+    assert json.loads(scored)["finished"] is True
+    assert json.loads(written) == {"groups": 1, "items": 5}
     (row,) = map(json.loads, out.read_text().splitlines())
     assert (row["id"], row["image"], row["questions"]) == ("000000000001", "1.jpg", ITEMS)
     assert row["score"] == [0.07, 0.11, 0.12, 0.1, 0.12]
     (trained_on,) = read_source(out).groups  # what `bakeoff reward train` makes of it
     assert (trained_on.scores, len(trained_on.pairs)) == (tuple(row["score"]), 9)  # of ten pairs, one ties
-    status = installation.run("annotate", "status", "mine").out
-    assert "0 of 1 groups finished, 1 of 2 annotations" in status
+    assert json.loads(annotate("next", "mine", "--annotator", "ann", "--json")) == {"group": None}
+    assert "0 of 1 groups finished, 1 of 2 annotations" in annotate("status", "mine")
+    assert annotate("status") == "mine\n"
 
 
 def test_a_session_in_the_terminal_is_left_resumed_undone_and_finished(installation: Installation) -> None:
