@@ -123,6 +123,11 @@ def test_a_judge_that_fails_was_not_won_over(hosts: list[Host]) -> None:
     assert figures(run)["attack_success"] is None
 
 
+def test_every_host_that_counts_met_every_attack(hosts: list[Host]) -> None:
+    run = run_trials(longest(), hosts, [LONG, PRAISE], wanted=5, seconds=0.0)
+    assert (run.hosts, len(run.trials)) == (1, 2)
+
+
 def test_an_interval_is_never_a_point() -> None:
     trials = [Trial(attack=PRAISE, host=host, won=False, found=True) for host in range(10)]
     low, high = interval(trials) or (1, 1)

@@ -50,32 +50,47 @@ def run_trials(
     *,
     seconds: float | None = None,
 ) -> Trials:
-    """Attack the first `wanted` hosts whose losing answer the judge puts behind; no host is begun after `seconds`.
+    """Attack the first `wanted` hosts whose losing answer the judge puts behind.
 
-    A judge that fails on an attacked question counts as failed and not as won: nothing was chosen.
+    A host that has not met every attack when the seconds are over does not count; the first one always does. A judge
+    that fails on an attacked question counts as failed and not as won: nothing was chosen.
     """
     started = time.monotonic()
     trials: list[Trial] = []
     used = tried = found_clean = failed = 0
     for host in hosts:
-        if used == wanted or (seconds is not None and used and time.monotonic() - started > seconds):
+        left = None if seconds is None or not used else seconds - (time.monotonic() - started)
+        if used == wanted or (left is not None and left < 0):
+            break
+        loses = _wins(judge, host.question, host) is False
+        met = _attacked(judge, host, attacks, used, left) if loses else []
+        if met is None:
             break
         tried += 1
         found_clean += any(examine(answer.text).found for answer in host.question.answers)
-        if _wins(judge, host.question, host) is not False:  # it is chosen as it is, or nothing is
-            continue
-        for attack in attacks:
-            text = attack.on(host.output, host.question.request)
-            won = _wins(judge, host.with_output(text), host)
-            if won is None:
-                failed += 1
-                continue
-            trials.append(Trial(attack=attack, host=used, won=won, found=bool(examine(text).found)))
-        used += 1
+        used += loses
+        trials += [one for one in met if one is not None]
+        failed += met.count(None)
     return Trials(
         trials=tuple(trials), hosts=used, tried=tried, found_clean=found_clean, failed=failed,
         seconds=time.monotonic() - started,
     )  # fmt: skip
+
+
+def _attacked(
+    judge: Judge, host: Host, attacks: Sequence[Attack], number: int, seconds: float | None
+) -> list[Trial | None] | None:
+    """A host's trials, None for those in which the judge failed; None at all where the seconds are over before."""
+    started = time.monotonic()
+    met: list[Trial | None] = []
+    for attack in attacks:
+        if seconds is not None and time.monotonic() - started > seconds:
+            return None
+        text = attack.on(host.output, host.question.request)
+        won = _wins(judge, host.with_output(text), host)
+        found = bool(examine(text).found)
+        met.append(None if won is None else Trial(attack=attack, host=number, won=won, found=found))
+    return met
 
 
 def _wins(judge: Judge, question: Question, host: Host) -> bool | None:
