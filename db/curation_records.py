@@ -62,6 +62,11 @@ class Scored:
     found: dict[str, Any] = field(default_factory=dict)
 
 
+def _patient(connection: Connection) -> None:
+    """What one statement does to all records of a job may take longer than what other processes wait for."""
+    connection.execute(text("SET LOCAL statement_timeout = '15min'"))
+
+
 def add_records(connection: Connection, job: UUID, rows: Iterable[NewRecord]) -> None:
     """Store new records by COPY."""
     raw = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
@@ -184,6 +189,7 @@ def mark_scored(connection: Connection, job: UUID, stage: int, name: str, scored
 
 def pass_scored(connection: Connection, job: UUID, stage: int) -> None:
     """Every record whose tasks ended passes."""
+    _patient(connection)
     connection.execute(
         text(
             """
@@ -200,6 +206,7 @@ def drop_exact(connection: Connection, job: UUID, stage: int) -> None:
 
     Records that passed it before count: more input repeats nothing.
     """
+    _patient(connection)
     connection.execute(
         text(
             """
@@ -228,6 +235,7 @@ def select_top(connection: Connection, job: UUID, stage: int, name: str, share: 
     Ranked by score, then key, then position. Records that had passed before more input came are ranked again: they
     drop where better ones came, and the result is that of one run on everything.
     """
+    _patient(connection)
     connection.execute(
         text(
             """
@@ -262,6 +270,7 @@ def select_top(connection: Connection, job: UUID, stage: int, name: str, share: 
 
 def pending_again(connection: Connection, job: UUID) -> None:
     """Records that had passed everything stand at the end again: more input may change their rank."""
+    _patient(connection)
     connection.execute(
         text("UPDATE curation_record SET fate = 'pending' WHERE job_id = :job AND fate = 'kept'"), {"job": job}
     )
@@ -269,6 +278,7 @@ def pending_again(connection: Connection, job: UUID) -> None:
 
 def keep_rest(connection: Connection, job: UUID, stages: int) -> None:
     """Records that passed all stages are kept."""
+    _patient(connection)
     connection.execute(
         text(
             """
@@ -323,6 +333,7 @@ def entered(connection: Connection, job: UUID, stage: int, mark: str, rule: str)
 
     Those that it chose or dropped by `rule` when there was less input are among them.
     """
+    _patient(connection)
     rows = connection.execute(
         text(
             """
@@ -341,6 +352,7 @@ def decide(
     connection: Connection, job: UUID, stage: int, rule: str, chosen: Sequence[int], dropped: Sequence[Dropped]
 ) -> None:
     """What a stage that sees all records together decides: `chosen` pass, the others drop, wherever they stand."""
+    _patient(connection)
     connection.execute(
         text(
             """

@@ -29,6 +29,7 @@ def system(servers: tuple[str, str], template: str, tmp_path_factory: pytest.Tem
 
 
 def recipe(folder: Path, name: str, text: str, records: list[dict[str, Any]]) -> str:
+    folder.mkdir(exist_ok=True)
     write_array(folder / "records.json", records)
     evaluation = folder / "evaluation.jsonl"
     evaluation.write_text(json.dumps(LEAKED))
@@ -37,35 +38,6 @@ def recipe(folder: Path, name: str, text: str, records: list[dict[str, Any]]) ->
         f'name = "{name}"\n{text}\n'.replace("FILE", "records.json").replace("SET", str(evaluation)), encoding="utf-8"
     )
     return str(path)
-
-
-WALK = """
-stages = ["validate", "exact", "questions"]
-[input]
-file = "FILE"
-[questions]
-keep = 0.3
-"""
-
-
-def test_the_best_questions_of_each_type_are_exported(system: Installation, tmp_path: Path) -> None:
-    # given 60 records, a copy, and one that says nothing
-    records = conversations(60)
-    broken = {"id": "x", "conversations": [{"from": "human", "value": "Who?"}]}
-    path = recipe(tmp_path, "walk", WALK, [*records, records[3], broken])
-
-    # when
-    done = system.run("curate", "run", path, "--out", str(tmp_path / "out"), "--json", timeout=120)
-
-    # then
-    assert done.code == 0, done.err + system.logs()
-    stages = {one["stage"]: one for one in done.json["stages"]}
-    assert stages["validate"]["dropped"] == {"schema": 1}
-    assert stages["exact"]["dropped"] == {"exact_duplicate": 1}
-    assert stages["questions"]["passed_by_type"] == {"complex": 6, "conversation": 6, "detail": 6}
-    kept = json.loads((tmp_path / "out" / "kept.json").read_text())
-    assert len(kept) == 18
-    assert all(one in records for one in kept)
 
 
 def run(system: Installation, path: str, out: Path) -> dict[str, Any]:
@@ -102,3 +74,76 @@ def test_every_stage_says_what_it_dropped_and_why(system: Installation, tmp_path
     assert manifest["notes"]["images"].startswith("not looked at")
     assert manifest["files"][0]["rows"] == len(kept) == stages["diversity"]["passed"]
     assert "The first few of every rule" in (tmp_path / "out" / "report.html").read_text()
+
+
+SHORT = """
+stages = ["validate", "exact", "near", "questions", "diversity"]
+[input]
+file = "FILE"
+[questions]
+keep = 0.4
+[diversity]
+budget = 9
+"""
+
+
+def test_more_input_ends_as_if_all_had_been_there_from_the_beginning(system: Installation, tmp_path: Path) -> None:
+    # given one job on everything, and one on the first half
+    records = with_faults(conversations(48))
+    first, second = records[:20], records[20:]
+    whole = recipe(tmp_path / "whole", "whole", SHORT, records)
+    half = recipe(tmp_path / "half", "half", SHORT, first)
+    more = write_array(tmp_path / "more.json", second)
+
+    # when the rest is added to the second one
+    run(system, whole, tmp_path / "out-whole")
+    run(system, half, tmp_path / "out-half")
+    extended = system.run("curate", "extend", "half", str(more))
+    assert extended.code == 0, extended.err
+    assert system.run("curate", "export", "half", "--out", str(tmp_path / "early")).code == 3
+    resumed = system.run("curate", "resume", "half", "--out", str(tmp_path / "out-half"), timeout=150)
+
+    # then both leave the same, and nothing was asked twice
+    assert resumed.code == 0, resumed.err + system.logs()
+    for name in ("kept.json", "preferences.jsonl"):
+        assert (tmp_path / "out-half" / name).read_bytes() == (tmp_path / "out-whole" / name).read_bytes()
+    asked = dict(system.query("SELECT source, count(*) FROM task GROUP BY source"))
+    assert asked["curation:half"] <= asked["curation:whole"] + 9
+
+
+def test_who_may_not_run_a_job_is_told_so(system: Installation, tmp_path: Path) -> None:
+    # given a job that somebody runs, and renews
+    path = recipe(tmp_path, "taken", 'stages = ["exact"]\n[input]\nfile = "FILE"', conversations(3))
+    assert system.run("curate", "run", path).code == 0
+    system.query(
+        "UPDATE curation_job SET status = 'running', finished_at = NULL, token = gen_random_uuid(), "
+        "lease_until = now() + interval '1 hour' WHERE name = 'taken'"
+    )
+
+    # when
+    refused = system.run("curate", "resume", "taken", env={"BAKEOFF_LEASE_SECONDS": "0.5"})
+    other = system.run("curate", "run", recipe(tmp_path, "taken", 'stages = ["near"]\n[input]\nfile = "FILE"', []))
+    unknown = system.run("curate", "resume", "nobody")
+
+    # then
+    assert refused.code == 3
+    assert "Another process runs the curation job 'taken'" in refused.err
+    assert other.code == 2
+    assert "with another recipe" in other.err
+    assert unknown.code == 2
+    assert "No curation job 'nobody'" in unknown.err
+
+
+def test_a_set_that_asks_nothing_ends_a_job_as_failed(system: Installation, tmp_path: Path) -> None:
+    # given a leakage set that asks nothing
+    text = 'stages = ["leakage"]\n[input]\nfile = "FILE"\n[leakage]\nsets = ["SET"]\nfields = ["riddle"]'
+    path = recipe(tmp_path, "setless", text, conversations(3))
+
+    # when
+    failed = system.run("curate", "run", path)
+    status = system.run("curate", "status", "setless", "--json")
+
+    # then
+    assert failed.code == 2
+    assert "has none of the fields riddle" in failed.err
+    assert status.json["status"] == "failed"
