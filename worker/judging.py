@@ -151,7 +151,8 @@ class _Sitting:
         if self._decided and self._process.judge_pace.size(subtask.judge) == 1:
             self._store_decided()  # what is decided does not wait for a slow question
         verdict = ask(self._process, subtask, started)
-        self._process.judge_pace.took(subtask.judge, verdict.seconds)
+        if verdict.method != ONLY_PASSING:  # nobody was asked
+            self._process.judge_pace.took(subtask.judge, verdict.seconds)
         return verdict
 
     def _after_failure(self, subtask: ToJudge, error: Exception, seconds: float) -> bool:

@@ -235,3 +235,10 @@ def test_a_judge_that_asks_nobody_has_seen_nothing() -> None:
     with asking.about(Exhibits(items=(Exhibit(kind="image"),))) as asked:
         choice(asking).decide(question("same", "same"))
     assert asked.seen is None
+
+
+def test_a_model_of_pictures_that_judges_words_replies_as_well() -> None:
+    with serving(lambda _p, body, _r: REFUSED if body.get("logprobs") else (200, chat('{"choice": "A"}'))) as server:
+        asking = Asking(connected(server.url, "image-text-to-text", reads=("image",)))
+        ((first, second),) = asking.option_logprobs(["Which?"], ["A", "B"])
+    assert first > second

@@ -120,10 +120,11 @@ class OpenAI(Backend):
         return Output(text=text.strip(), detail={"finish_reason": choice.get("finish_reason")}, usage=_usage(read))
 
     def _content(self, item: Input) -> Any:
-        if self._task in {"image-text-to-text", "image-to-text", "image-classification"}:
+        if item.files and all(kind_of(file.media_type) in self.model.reads for file in item.files):
+            return [*_parts(item.files), {"type": "text", "text": _words(item)}]
+        pictures = self._task in {"image-text-to-text", "image-to-text", "image-classification"}
+        if pictures and (item.files or not self.model.reads):  # without files it is a judge's question
             return _picture_content(item)
-        if item.files and self.model.reads:  # a judge's question
-            return [*_parts(item.files), {"type": "text", "text": item.text}]
         return request_text(item)
 
     def _chat_body(self, content: Any, most: int, *, temperature: float = 0.0) -> dict[str, Any]:
@@ -283,8 +284,11 @@ def _picture_content(item: Input) -> list[dict[str, Any]]:
     others = [file.name for file in item.files if file not in files]
     if not files or others:
         raise BadInput(f"This model reads pictures and a request, and got {', '.join(others) or 'no file'}.")
-    text = "\n\n".join(filter(None, [item.instruction, item.text.strip()]))
-    return [*_parts(files), {"type": "text", "text": text}]
+    return [*_parts(files), {"type": "text", "text": _words(item)}]
+
+
+def _words(item: Input) -> str:
+    return "\n\n".join(filter(None, [item.instruction, item.text.strip()]))
 
 
 def _parts(files: Sequence[File]) -> list[dict[str, Any]]:
