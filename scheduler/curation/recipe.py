@@ -66,6 +66,8 @@ class Recipe(BaseModel):
         for name in (*self.stages, *self.tables):
             if name not in STAGES:
                 raise ValueError(f"{name!r} is no stage; there are: {', '.join(STAGES)}")
+        if self.stages[0] != "validate":
+            raise ValueError("stages must begin with 'validate': the others read what it lets pass")
         if len(set(self.stages)) < len(self.stages):
             raise ValueError("stages names one of them twice")
         if unused := sorted(set(self.tables) - set(self.stages)):

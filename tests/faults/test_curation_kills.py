@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import signal
+import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from scheduler.evaluation.running import as_toml
 from tests.conftest import Installation, make_installation
 from tests.faults.curation_kills import KILLED, everywhere, export, killed_run
 from tests.integration.curation_parts import EVERYTHING, LEAKED, conversations, registry, with_faults, write_array
@@ -85,3 +88,68 @@ def test_two_thousand_records_killed_in_every_stage(system: Installation, tmp_pa
     killed = compare(system, tmp_path, 2000, where)
 
     assert killed == len(where)
+
+
+REAL = """
+stages = ["validate", "answers"]
+in_flight = 6
+[input]
+file = "records.json"
+[answers]
+models = ["smollm2-135m", "alpha"]
+params = { max_new_tokens = 12 }
+keep = 0.5
+"""
+
+
+@pytest.mark.faults
+@pytest.mark.weights
+def test_what_a_real_model_has_said_is_never_generated_again(
+    servers: tuple[str, str], template: str, tmp_path: Path
+) -> None:
+    exports: list[dict[str, bytes]] = []
+    for kills in (False, True):  # each in a database of its own: stored outputs answer nobody else's questions
+        folder = tmp_path / ("kills" if kills else "quiet")
+        folder.mkdir()
+        made = make_installation(servers, folder, template, with_real_model())
+        exports.extend(real_run(system, folder, kills=kills) for system in made)
+
+    assert exports[0] == exports[1]
+
+
+def with_real_model() -> str:
+    """The scripted registry with SmolLM2 of the packaged one, one input at a time, in float32."""
+    packaged = tomllib.loads((Path(__file__).parents[2] / "models.toml").read_text(encoding="utf-8"))
+    tables = tomllib.loads(registry("alpha", "smollm2-135m"))
+    model = packaged["models"]["smollm2-135m"] | {"max_batch": 1, "dtype": "float32"}
+    return as_toml({**tables, "models": tables["models"] | {"smollm2-135m": model}})
+
+
+def real_run(system: Installation, folder: Path, *, kills: bool) -> dict[str, bytes]:
+    """Run 20 records to their end; with kills the runner dies three times and the model's worker once."""
+    write_array(folder / "records.json", conversations(20))
+    recipe = folder / "recipe.toml"
+    recipe.write_text(f'name = "real"\n{REAL}', encoding="utf-8")
+    system.start("scheduler", "scheduler")
+    system.start("alpha", "worker", "alpha", "--judge")
+    system.start("smollm2", "worker", "smollm2-135m")
+    system.wait_ready(3, timeout=240)
+    if kills:
+        for number, moment in ((1, "before"), (2, "after"), (3, "before")):
+            assert killed_run(system, "answers", number, moment, str(recipe)) == KILLED
+        said = done_outputs(system)
+        system.stop("smollm2", signal.SIGKILL)
+        system.start("smollm2", "worker", "smollm2-135m")
+    done = system.run("curate", "run", str(recipe), timeout=600)
+    assert done.code == 0, done.err + system.logs()
+    if kills:
+        assert said.items() <= done_outputs(system).items()
+    return export(system, "real", folder / "out")
+
+
+def done_outputs(system: Installation) -> dict[str, tuple[str, str, int]]:
+    """What the real model has said: text, time and attempts by candidate."""
+    rows = system.query(
+        "SELECT id, output, finished_at, attempt FROM candidate WHERE model = 'smollm2-135m' AND status = 'done'"
+    )
+    return {str(row.id): (row.output, str(row.finished_at), row.attempt) for row in rows}

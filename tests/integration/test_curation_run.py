@@ -113,7 +113,7 @@ def test_more_input_ends_as_if_all_had_been_there_from_the_beginning(system: Ins
 
 def test_who_may_not_run_a_job_is_told_so(system: Installation, tmp_path: Path) -> None:
     # given a job that somebody runs, and renews
-    path = recipe(tmp_path, "taken", 'stages = ["exact"]\n[input]\nfile = "FILE"', conversations(3))
+    path = recipe(tmp_path, "taken", 'stages = ["validate", "exact"]\n[input]\nfile = "FILE"', conversations(3))
     assert system.run("curate", "run", path).code == 0
     system.query(
         "UPDATE curation_job SET status = 'running', finished_at = NULL, token = gen_random_uuid(), "
@@ -122,7 +122,9 @@ def test_who_may_not_run_a_job_is_told_so(system: Installation, tmp_path: Path) 
 
     # when
     refused = system.run("curate", "resume", "taken", env={"BAKEOFF_LEASE_SECONDS": "0.5"})
-    other = system.run("curate", "run", recipe(tmp_path, "taken", 'stages = ["near"]\n[input]\nfile = "FILE"', []))
+    other = system.run(
+        "curate", "run", recipe(tmp_path, "taken", 'stages = ["validate", "near"]\n[input]\nfile = "FILE"', [])
+    )
     unknown = system.run("curate", "resume", "nobody")
 
     # then
@@ -136,7 +138,7 @@ def test_who_may_not_run_a_job_is_told_so(system: Installation, tmp_path: Path) 
 
 def test_a_set_that_asks_nothing_ends_a_job_as_failed(system: Installation, tmp_path: Path) -> None:
     # given a leakage set that asks nothing
-    text = 'stages = ["leakage"]\n[input]\nfile = "FILE"\n[leakage]\nsets = ["SET"]\nfields = ["riddle"]'
+    text = 'stages = ["validate", "leakage"]\n[input]\nfile = "FILE"\n[leakage]\nsets = ["SET"]\nfields = ["riddle"]'
     path = recipe(tmp_path, "setless", text, conversations(3))
 
     # when

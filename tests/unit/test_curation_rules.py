@@ -157,8 +157,9 @@ def test_a_given_text_is_said_by_the_model_that_it_is_given_to() -> None:
     ("text", "sentence"),
     [
         ('stages = ["polish"]', "'polish' is no stage"),
-        ('stages = ["exact", "exact"]', "twice"),
-        ('stages = ["exact"]\n[near]\nthreshold = 0.5', r"\[near\] is there"),
+        ('stages = ["exact"]', "must begin with 'validate'"),
+        ('stages = ["validate", "exact", "exact"]', "twice"),
+        ('stages = ["validate"]\n[near]\nthreshold = 0.5', r"\[near\] is there"),
         ("[near]\nthreshold = 2", r"near\.threshold = 2"),
         ("[near]\nlimit = 2", r"near\.limit"),
         ("[input]\nfile = 'x'\ncolour = 'red'", r"input\.colour"),

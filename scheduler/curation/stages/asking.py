@@ -6,6 +6,7 @@ is stage, position and turn: whoever is killed between storing tasks and noting 
 
 from __future__ import annotations
 
+import json
 from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from db.curation_records import Record
     from db.curation_tasks import Outcome
+    from db.settings import Settings
     from scheduler.curation.run import Run
 
 log = get_logger(__name__)
@@ -101,15 +103,19 @@ class Asking(Stage[O]):
         with run.reading() as connection:
             page = page_of(connection, run.job.id, self.number, Step.NEW, room)
         asks = {record.position: self.asks(record) for record in page}
+        unfit = [one for place, own in asks.items() if (one := _unfit(place, own, run.settings)) is not None]
+        for one in unfit:
+            del asks[one.position]
+        page = [record for record in page if record.position in asks]
         tasks = [self._task(run, position, ask) for position, own in asks.items() for ask in own]
         size = run.settings.max_bulk
         for start in range(0, len(tasks), size):
             submit_many(run.settings, tasks[start : start + size])
         silent = [record for record in page if not asks[record.position]]
         with run.changing() as connection:
-            self._store(run, connection, [self.settle(record, []) for record in silent])
+            self._store(run, connection, [*unfit, *(self.settle(record, []) for record in silent)])
             mark_asked(connection, run.job.id, self.number, [place for place, own in asks.items() if own])
-        return len(page)
+        return len(page) + len(unfit)
 
     def _read_ended(self, run: Run) -> tuple[int, int]:
         """Read the records whose tasks have all ended: how many there were, and how many of them came to nothing."""
@@ -167,6 +173,21 @@ class Asking(Stage[O]):
                     action="curation_waits",
                     job=run.job.name,
                 )
+
+
+def _unfit(position: int, asks: Sequence[Ask], settings: Settings) -> Dropped | None:
+    """A record about which no task can be stored: one record must not stop all others."""
+    for ask in asks:
+        size = len(json.dumps(ask.options))
+        if not ask.request.strip():
+            return Dropped(position=position, rule="unfit", reason=f"Turn {ask.turn + 1} asks nothing.")
+        if len(ask.request) > settings.max_request_chars or size > settings.max_options_bytes:
+            reason = (
+                f"Turn {ask.turn + 1} makes a request of {len(ask.request)} characters with {size} bytes of options, "
+                "which is more than BAKEOFF_MAX_REQUEST_CHARS or BAKEOFF_MAX_OPTIONS_BYTES allows."
+            )
+            return Dropped(position=position, rule="unfit", reason=reason)
+    return None
 
 
 def failed(record: Record, outcome: Outcome, what: str) -> Dropped:

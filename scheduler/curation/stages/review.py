@@ -7,6 +7,7 @@ original stays.
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from scheduler.curation.run import Run
 
 TEXTS = "texts"  # the option in which `worker.backends.given` finds what to say
-LONGEST = 9000  # characters of either text: both are options of a task, which are bounded
+LONGEST = 16_000  # bytes of both texts as JSON: options of a task are bounded; longer ones stay as they are
 
 
 class ReviewOptions(StageOptions):
@@ -77,7 +78,7 @@ class Review(Asking[ReviewOptions]):
         return [
             (turn, answer, rewrite)
             for turn, (answer, rewrite) in enumerate(both)
-            if rewrite is not None and len(answer) <= LONGEST and len(rewrite) <= LONGEST
+            if rewrite is not None and len(json.dumps([answer, rewrite])) <= LONGEST
         ]
 
     def settle(self, record: Record, outcomes: Sequence[Outcome]) -> Scored | Dropped:
