@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import Engine
+from typer.testing import CliRunner
 
 from db import candidates as c
 from db.errors import InvalidRequest
@@ -17,6 +18,7 @@ from db.queries import task_situation, task_story
 from db.settings import Settings
 from db.tasks import lock_pending
 from db.workers import sync_registry
+from scheduler.cli import app
 from scheduler.cli.output import console
 from scheduler.cli.story import print_story
 from scheduler.planning import plan_pending
@@ -252,3 +254,24 @@ def test_the_situation_names_who_is_asked_next(database: Engine, settings: Setti
     with database.begin() as connection:
         (subtask,) = task_situation(connection, task)["subtasks"]
     assert (subtask["judge"], subtask["next_judges"], subtask["failed_judges"]) == ("second", ["longest"], [])
+
+
+def test_the_command_line_says_both(
+    settings: Settings, database: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler.cli.tasks.load_settings", lambda: settings)
+    file = tmp_path / "expect.json"
+    file.write_text(json.dumps(JSON_ONLY))
+    shared = ["submit", "x", "-c", "text-generation", "--without-worker"]
+    runner = CliRunner()
+    for more in (["--expect", str(file), "--judge", "second", "--judge", "longest"],
+                 ["--expect", json.dumps(JSON_ONLY), "--judge", "second"]):  # fmt: skip
+        runner.invoke(app, [*shared, *more], catch_exceptions=False)
+    wrong = runner.invoke(app, [*shared, "--expect", "nowhere.json"])
+
+    options = [row.options for row in rows(database, "SELECT options FROM task ORDER BY id")]
+    assert options == [
+        {"expect": JSON_ONLY, "judge": ["second", "longest"]},
+        {"expect": JSON_ONLY, "judge": "second"},
+    ]
+    assert str(wrong.exception).startswith("--expect: cannot read nowhere.json")
