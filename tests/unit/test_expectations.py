@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from db.errors import InvalidRequest
 from db.registry import JudgeEntry
-from scheduler.requests import parse_options
+from scheduler.requests import TaskOptions, parse_options
 from tests.unit.test_judge_rubric import Marker
 from tests.unit.test_judges import order, question
 from worker.judges import Decision, Question, create_judge
@@ -77,6 +78,10 @@ def test_a_regular_expression_takes_time_in_proportion_to_the_answer() -> None:
     # then this test ends at all
     held = expecting("a" * 50_000 + "!", "aa", checks=[{"check": "matches", "pattern": "^(a|a)*$"}])
     assert [one.text for one in sift(held).passing] == ["aa"]
+
+
+def test_the_schema_of_the_options_is_plain_json_for_whoever_publishes_it() -> None:
+    assert "IsNumber" in json.dumps(TaskOptions.model_json_schema(), allow_nan=False)
 
 
 # --- checks before every judge

@@ -72,6 +72,7 @@ def _known_language(given: str) -> str:
     return given
 
 
+Bound = Annotated[float, Field(allow_inf_nan=False)]
 Wanted = Annotated[str, Field(min_length=1, max_length=500)]
 Alternatives = Annotated[tuple[Wanted, ...], Field(min_length=1, max_length=20)]
 DateFormat = Annotated[str, Field(min_length=1, max_length=40), AfterValidator(_readable_format)]
@@ -139,19 +140,27 @@ class IsNumber(Check):
     """It is one number, with blanks and a unit of currency or per cent around it at most, within the bounds."""
 
     check: Literal["number"]
-    least: float = -math.inf
-    most: float = math.inf
+    least: Bound | None = None
+    most: Bound | None = None
+
+    @model_validator(mode="after")
+    def _can_be_met(self) -> IsNumber:
+        if self.least is not None and self.most is not None and self.most < self.least:
+            raise ValueError(f"most = {self.most:g} is under least = {self.least:g}")
+        return self
 
     def met(self, text: str) -> float:
         try:
             value = float(text.strip().strip("$€£%").strip().replace(",", ""))
         except ValueError:
             return 0.0
-        return float(math.isfinite(value) and self.least <= value <= self.most)
+        if not math.isfinite(value) or (self.least is not None and value < self.least):
+            return 0.0
+        return float(self.most is None or value <= self.most)
 
     def why(self, text: str) -> str:  # noqa: ARG002 - what was wanted says it
-        least = f"at least {self.least:g}" if self.least > -math.inf else ""
-        most = f"at most {self.most:g}" if self.most < math.inf else ""
+        least = "" if self.least is None else f"at least {self.least:g}"
+        most = "" if self.most is None else f"at most {self.most:g}"
         bounds = " and ".join(filter(None, [least, most]))
         return f"it is not a number{f' of {bounds}' if bounds else ''} and nothing else"
 

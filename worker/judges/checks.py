@@ -92,6 +92,7 @@ class Checks(Judge):
             prompt_version=behind.prompt_version if behind else None,
             orders=({"checks": _kept(question, checked)}, *(behind.orders if behind else ())),
             confidence=behind.confidence if behind and not fewest else None,
+            needs_review=bool(fewest),
         )
 
     def _asked(self, question: Question, passing: Sequence[Answer]) -> Decision | None:
