@@ -13,6 +13,7 @@ import math
 import re
 import unicodedata
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from datetime import date, datetime
 from functools import lru_cache
 from typing import Annotated, Any, Literal
@@ -41,7 +42,28 @@ def _compiled(pattern: str) -> Any:
     return re2.compile(pattern, options)
 
 
-def _compiles(pattern: str) -> str:
+@lru_cache(maxsize=1)
+def _validator() -> Any:
+    """The validator of JSON schemas, with RE2 for `pattern`."""
+    from jsonschema import Draft202012Validator, ValidationError, validators
+
+    def pattern(_: Any, wanted: str, instance: Any, __: Any) -> Iterator[ValidationError]:
+        if isinstance(instance, str) and not _found(wanted, instance):
+            yield ValidationError(f"{instance!r} does not match {wanted!r}")
+
+    return validators.extend(Draft202012Validator, {"pattern": pattern})  # type: ignore[no-untyped-call]
+
+
+def _found(pattern: str, text: str) -> bool:
+    """Whether a schema's pattern is found. One that RE2 does not read is an operator's, who may have Python's."""
+    try:
+        return _compiled(compiles(pattern)).search(text) is not None
+    except ValueError:
+        return re.search(pattern, text) is not None
+
+
+def compiles(pattern: str) -> str:
+    """The pattern, where RE2 reads it. Raises `ValueError` in words."""
     import re2
 
     try:
@@ -118,9 +140,7 @@ class Parses(Check):
             return 0.0
         if not _is_shallow(text) or self.json_schema is None:
             return float(_is_shallow(text))
-        from jsonschema import Draft202012Validator
-
-        return float(Draft202012Validator(self.json_schema).is_valid(value))
+        return float(_validator()(self.json_schema).is_valid(value))
 
     def why(self, text: str) -> str:
         if not _is_shallow(text):
@@ -129,10 +149,9 @@ class Parses(Check):
             value = json.loads(unfenced(text), parse_constant=_no_number)
         except (ValueError, RecursionError) as error:
             return f"it is no JSON: {error}"
-        from jsonschema import Draft202012Validator
         from jsonschema.exceptions import best_match
 
-        fault = best_match(Draft202012Validator(self.json_schema or {}).iter_errors(value))
+        fault = best_match(_validator()(self.json_schema or {}).iter_errors(value))
         return f"it is JSON of another schema: {fault.json_path}: {fault.message}" if fault else "it is no JSON"
 
 
@@ -244,7 +263,7 @@ class Matches(Check):
     """It matches a regular expression (RE2's) somewhere; with `whole`, from end to end. A dot is any character."""
 
     check: Literal["matches"]
-    pattern: Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_compiles)]
+    pattern: Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(compiles)]
     whole: bool = False
 
     def met(self, text: str) -> float:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from worker.judges.checking import AnyCheck, Check, Length, Parses
+from worker.judges.checking import AnyCheck, Check, Length, Parses, compiles
 from worker.params import Params
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ BY_NAME = ("properties", "dependentSchemas")
 IN_A_LIST = ("allOf", "anyOf", "oneOf", "prefixItems")
 ALONE = ("items", "contains", "additionalProperties", "propertyNames", "not", "if", "then", "else")
 #: Keywords whose cost nobody can bound, or that reach out of the schema.
-REFUSED = ("pattern", "patternProperties", "unevaluatedItems", "unevaluatedProperties", "$id", "$anchor", "$dynamicRef",
+REFUSED = ("patternProperties", "unevaluatedItems", "unevaluatedProperties", "$id", "$anchor", "$dynamicRef",
            "$dynamicAnchor", "$recursiveRef")  # fmt: skip
 
 
@@ -128,8 +128,10 @@ def bounded(schema: Mapping[str, Any]) -> None:
         if not isinstance(one, Mapping):
             continue
         for keyword in REFUSED:
-            if keyword in one:
-                raise ValueError(f"its schema has {keyword!r}, which no task may use; there is the check 'matches'")
+            if keyword in one and not (keyword == "$id" and one is schema):  # the root's own name changes nothing
+                raise ValueError(f"its schema has {keyword!r}, which no task may use: leave it out")
+        if isinstance(one.get("pattern"), str):
+            compiles(one["pattern"])
         waiting += [(inner, within) for inner in _inner(one)]
         reference = one.get("$ref")
         if reference is not None:
