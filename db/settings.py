@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -178,9 +179,22 @@ class Settings(BaseSettings):
         100.0, description="Requests per second of one key in one process; 429 with Retry-After above it; 0: no limit."
     )
     api_keep_alive: Seconds = Field(15.0, description="A stream that has nothing to say sends a comment this often.")
+    api_stream_seconds: Seconds = Field(
+        900.0, description="A stream of events ends after this long, its client resumes; so revoked keys lose it."
+    )
     api_chat_timeout: Seconds = Field(300.0, description="Longest wait of a chat completion for its verdict.")
     api_metrics: Literal["key", "loopback", "open"] = Field(
         "key", description="Who may read /metrics: keys with the scope read, this machine without a key, or everybody."
+    )
+
+    webhook_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Hosts that webhooks may be posted to: hooks.example.com, or .example.com for all under it."
+    )
+    webhook_networks: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Private networks that their names may lead to all the same, such as 10.1.0.0/16."
+    )
+    webhook_retry_delay: Seconds = Field(
+        5.0, description="First delay of a webhook that did not arrive; four times longer each time, ten attempts."
     )
 
     # The process
@@ -193,11 +207,18 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["auto", "text", "json"] = Field("auto", description="`auto`: text on a terminal, else JSON.")
 
-    @field_validator("selectors", mode="before")
+    @field_validator("selectors", "webhook_hosts", "webhook_networks", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         """`downloads,likes` in the environment."""
         return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+
+    @field_validator("webhook_networks")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            ip_network(network)
+        return value
 
     @field_validator("redis_url")
     @classmethod
@@ -314,7 +335,7 @@ class Settings(BaseSettings):
             value = getattr(self, name)
             if value is not None:
                 text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
-                out[f"BAKEOFF_{name.upper()}"] = text
+                out[f"BAKEOFF_{name.upper()}"] = ",".join(value) if isinstance(value, tuple) else text
         return out
 
 

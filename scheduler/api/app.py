@@ -20,6 +20,7 @@ from scheduler.api.access import Access
 from scheduler.api.edge import Edge
 from scheduler.api.hub import Hub
 from scheduler.api.services import Services
+from scheduler.api.webhooks import Deliverer
 
 DESCRIPTION = (
     "Send one request. Several models answer it, each on its own queue. A judge keeps the best. The result waits in "
@@ -40,14 +41,17 @@ def make_app(settings: Settings | None = None) -> FastAPI:
         configure_logging(settings.log_level, settings.log_format)
     engine = make_engine(settings.dsn, application="api", pool_size=settings.api_threads)
     hub = Hub(settings.dsn, engine)
+    deliverer = Deliverer(settings, engine)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         anyio.to_thread.current_default_thread_limiter().total_tokens = settings.api_threads
         hub.start()
+        deliverer.start()
         _end_streams_first(hub)
         yield
         hub.close()
+        await anyio.to_thread.run_sync(deliverer.close)
         engine.dispose()
 
     app = FastAPI(

@@ -6,12 +6,12 @@ import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
@@ -20,12 +20,13 @@ from db.errors import BakeoffError, InvalidRequest, WaitTimeout
 from db.queries import task_story
 from db.states import TaskState
 from scheduler.api.access import Caller, Submitter
-from scheduler.api.events import HEADERS, KEEP_ALIVE
+from scheduler.api.events import EVENT, HEADERS, KEEP_ALIVE
+from scheduler.api.fields import Count, Priority, Seed, SourceName, whole
 from scheduler.api.messages import Message, expectation, render
 from scheduler.api.names import asked_by
 from scheduler.api.problems import MEDIA_TYPE, ApiError, answer_to
 from scheduler.api.services import Services, Shared
-from scheduler.api.tasks import IdempotencyKey, SourceName
+from scheduler.api.tasks import IdempotencyKey
 from scheduler.requests import DEFAULT_CAPABILITY
 from scheduler.submit import NewTask, submit
 from worker.cleaning import clean_json
@@ -44,7 +45,7 @@ class BakeoffIn(BaseModel):
 
     capability: str | None = Field(None, description="Left out: text-generation, or what reads the files that come.")
     source: SourceName | None = None
-    priority: int = Field(0, ge=-100, le=100)
+    priority: Priority = 0
     options: dict[str, Any] = Field({}, description="Options of the task, as POST /v1/tasks has them.")
 
 
@@ -71,12 +72,14 @@ class ChatIn(BaseModel):
     messages: list[Message] = Field(min_length=1, max_length=1000)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    n: Literal[1] | None = Field(None, description="Several models are asked; one answer comes back.")
-    max_tokens: int | None = Field(None, ge=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
+    n: Annotated[Literal[1] | None, BeforeValidator(whole)] = Field(
+        None, description="Several models are asked; one answer comes back."
+    )
+    max_tokens: Count | None = None
+    max_completion_tokens: Count | None = None
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
-    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    seed: Seed | None = None
     response_format: dict[str, Any] | None = Field(
         None, description="json_object or json_schema: only answers that hold it can win."
     )
@@ -118,7 +121,7 @@ class Unanswered(ApiError):
 @router.post(
     "/chat/completions",
     response_model=ChatOut,
-    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    responses={200: {"content": {"text/event-stream": {"schema": EVENT}}}},
 )
 async def chat(
     body: ChatIn, request: Request, caller: Submitter, shared: Shared, idempotency_key: IdempotencyKey = None

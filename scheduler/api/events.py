@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncIterator
-from typing import Annotated, Any
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 from fastapi import APIRouter, Header
@@ -13,20 +15,28 @@ from fastapi.responses import StreamingResponse
 from fastapi.sse import format_sse_event
 from starlette.concurrency import run_in_threadpool
 
+from db.errors import InvalidRequest
 from db.watching import Ended, Place
 from scheduler.api.access import Caller, Reader
-from scheduler.api.problems import Malformed
 from scheduler.api.services import Services, Shared
 
 router = APIRouter(prefix="/v1", tags=["events"])
 
 KEEP_ALIVE = b": keep-alive\n\n"
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+EVENT = {
+    "type": "object",
+    "properties": {name: {"type": "string"} for name in ("event", "data", "id")},
+    "required": ["data"],
+    "description": "One event of the stream; `data` is a JSON document.",
+}
 STREAM: dict[int | str, dict[str, Any]] = {
-    200: {"description": "Events, until the task ends or the client goes.",
-          "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+    200: {"description": "Events, until the task ends or a while has passed.",
+          "content": {"text/event-stream": {"schema": EVENT}}}
 }  # fmt: skip
 LARGEST_XID = 2**63
+
+T = TypeVar("T")
 
 LastEventId = Annotated[
     str | None, Header(max_length=100, description="The id of the last event that was seen; browsers send it.")
@@ -46,15 +56,29 @@ async def task_events(
 
 
 async def _progress(shared: Services, task: UUID, seen: str | None) -> AsyncIterator[bytes]:
-    async for progress in shared.hub.progress(task, shared.settings.api_keep_alive):
-        if progress is None:
-            yield KEEP_ALIVE
-            continue
-        data = json.dumps(progress)
-        id_ = hashlib.sha256(data.encode()).hexdigest()[:16]
-        if id_ != seen:
-            yield format_sse_event(data_str=data, event="progress", id=id_)
-        seen = id_
+    async with aclosing(shared.hub.progress(task, _patience(shared))) as stream:
+        async for progress in _for_a_while(shared, stream):
+            if progress is None:
+                yield KEEP_ALIVE
+                continue
+            data = json.dumps(progress)
+            id_ = hashlib.sha256(data.encode()).hexdigest()[:16]
+            if id_ != seen:
+                yield format_sse_event(data_str=data, event="progress", id=id_)
+            seen = id_
+
+
+async def _for_a_while(shared: Services, stream: AsyncGenerator[T]) -> AsyncIterator[T]:
+    """What a stream gives, for as long as one may last."""
+    until = time.monotonic() + shared.settings.api_stream_seconds
+    async for one in stream:
+        yield one
+        if time.monotonic() >= until:
+            return
+
+
+def _patience(shared: Services) -> float:
+    return min(shared.settings.api_keep_alive, shared.settings.api_stream_seconds)
 
 
 @router.get("/events", response_class=StreamingResponse, responses=STREAM)
@@ -68,11 +92,12 @@ async def events(caller: Reader, shared: Shared, last_event_id: LastEventId = No
 
 
 async def _ended(shared: Services, caller: Caller, place: Place | None) -> AsyncIterator[bytes]:
-    async for one in shared.hub.ended(place, caller.source, shared.settings.api_keep_alive):
-        if one is None:
-            yield KEEP_ALIVE
-        else:
-            yield format_sse_event(data_str=json.dumps(_said(one)), event="ended", id=_id(one.place))
+    async with aclosing(shared.hub.ended(place, caller.source, _patience(shared))) as stream:
+        async for one in _for_a_while(shared, stream):
+            if one is None:
+                yield KEEP_ALIVE
+            else:
+                yield format_sse_event(data_str=json.dumps(_said(one)), event="ended", id=_id(one.place))
 
 
 def _said(one: Ended) -> dict[str, Any]:
@@ -96,5 +121,7 @@ def _place(said: str) -> Place:
     except ValueError:
         number, id_ = -1, None
     if id_ is None or not 0 <= number < LARGEST_XID:
-        raise Malformed("Last-Event-ID: it is not the id of an event of this stream; leave it out to begin with now.")
+        raise InvalidRequest(
+            "Last-Event-ID: it is not the id of an event of this stream; leave it out to begin with now."
+        )
     return Place(xid=number, task=id_)

@@ -86,12 +86,6 @@ class Forbidden(ApiError):
     status, code = 403, "forbidden"
 
 
-class Malformed(ApiError):
-    """A document or a parameter that the schema refuses."""
-
-    status, code = 400, "malformed"
-
-
 class Conflict(ApiError):
     """Right words, and what they are about is in another state."""
 

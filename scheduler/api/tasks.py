@@ -19,7 +19,8 @@ from db.errors import BacklogFull, InvalidRequest
 from db.queries import latest_results, task_status, task_story
 from db.states import TaskState
 from scheduler.api.access import Caller, Reader, Submitter
-from scheduler.api.problems import Conflict, Malformed
+from scheduler.api.fields import Moment, Priority, SourceName
+from scheduler.api.problems import Conflict
 from scheduler.api.services import Services, Shared, check_sees, document
 from scheduler.jsonl import moment
 from scheduler.requests import TaskOptions
@@ -30,8 +31,6 @@ router = APIRouter(prefix="/v1", tags=["tasks"])
 
 MOST_LISTED = 500
 OPTIONS = "; ".join(f"`{name}`: {field.description}" for name, field in TaskOptions.model_fields.items())
-MOMENT: dict[str, Any] = {"format": "date-time", "examples": ["2026-12-24T18:00:00Z"]}
-SourceName = Annotated[str, Field(min_length=1, max_length=100)]
 
 
 class TaskIn(BaseModel):
@@ -56,11 +55,11 @@ class TaskIn(BaseModel):
     source: SourceName | None = Field(
         None, description="Who asks; the queue is fair between sources. Left out: the key's own, else `api`."
     )
-    priority: int = Field(0, ge=-100, le=100, description="Higher runs first.")
+    priority: Priority = Field(0, description="Higher runs first.")
     options: dict[str, Any] = Field({}, description=OPTIONS)
     attachments: list[AttachmentRef] = Field([], description="Files stored before, by POST /v1/attachments.")
-    run_at: str | None = Field(None, description="Not before this time.", json_schema_extra=MOMENT)
-    deadline: str | None = Field(None, description="Judge what exists by then, or expire.", json_schema_extra=MOMENT)
+    run_at: Moment | None = Field(None, description="Not before this time.")
+    deadline: Moment | None = Field(None, description="Judge what exists by then, or expire.")
 
     def as_new(self, caller: Caller, idempotency_key: str | None) -> NewTask:
         """What is stored. Raises `InvalidRequest`, or `Forbidden` for another source than the key's."""
@@ -263,7 +262,7 @@ def list_tasks(
     limit: Annotated[int, Query(ge=1, le=MOST_LISTED)] = 50,
     status: Annotated[TaskState | None, Query(description="In this state only.")] = None,
     source: Annotated[str | None, Query(min_length=1, max_length=100, description="Of this source only.")] = None,
-    since: Annotated[str | None, Query(description="Stored at this time or later.", json_schema_extra=MOMENT)] = None,
+    since: Annotated[Moment | None, Query(description="Stored at this time or later.")] = None,
     cursor: Annotated[str | None, Query(description="The `next` of the page before.")] = None,
 ) -> JSONResponse:
     """The latest tasks, the newest first."""
@@ -288,7 +287,7 @@ def _decoded(cursor: str) -> UUID:
     try:
         return UUID(bytes=base64.b64decode(cursor + "==", altchars=b"-_", validate=True))
     except (binascii.Error, ValueError):
-        raise Malformed("cursor: it is not the `next` of a page; start again without it.") from None
+        raise InvalidRequest("cursor: it is not the `next` of a page; start again without it.") from None
 
 
 @router.get("/tasks/{task_id}", response_model=Story)

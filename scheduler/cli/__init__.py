@@ -31,6 +31,7 @@ from scheduler.cli import (
     reward,
     tasks,
     upkeep,
+    webhooks,
 )
 
 app = typer.Typer(
@@ -54,6 +55,7 @@ evaluate.register(app)
 curate.register(app)
 api.register(app)
 keys.register(app)
+webhooks.register(app)
 
 
 def main() -> None:
