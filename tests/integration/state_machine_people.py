@@ -11,13 +11,15 @@ from state_machine_world import LEASE, REVISION, Envelope, Held, Judging, Statem
 
 from db import cache, candidates, endings, flight, lease, prune, subtasks, verdicts
 from db.breaker import Guarded, due_probes, note_batch, note_failure, note_success, start_probe
+from db.judges import ask_next_judge
 from db.lease import Leased
 from db.verdicts import ToJudge, VerdictRow
 from scheduler.dispatch import Dispatcher
 from scheduler.publishing import Publisher
 from scheduler.reconcile import Reconciler
 from scheduler.replacing import back_fill, rebind
-from worker.judging import fallback, is_asked, only_candidate
+from worker.deciding import fallback, only_candidate
+from worker.judging import is_asked
 
 ERRORS = {
     kind: {"kind": kind, "code": f"{kind}_error", "message": f"the {kind} is at fault"}
@@ -171,6 +173,8 @@ class Judges:
     def decide(self, judging: Judging, number: int, *, stay_open: bool = False) -> None:
         """The verdict on one of the claimed subtasks, maybe for the second time, maybe too late."""
         subtask = judging.subtasks[number % len(judging.subtasks)]
+        if self._goes_on(judging, subtask, subtask.attempt, stay_open=stay_open):
+            return
         if self._enters(judging, subtask):
             row = self._verdict(subtask, number)
             self._world.act(lambda connection: self._store(connection, judging, row), stay_open=stay_open)
@@ -179,8 +183,10 @@ class Judges:
         """A fast judge: everything claimed is charged together, and stored together."""
         self._charge(judging, judging.subtasks)
         rows = [
-            self._verdict(subtask, number) for subtask in judging.subtasks if self._may_go_on(judging, subtask)
-        ]  # fmt: skip
+            self._verdict(subtask, number)
+            for subtask in judging.subtasks
+            if not self._goes_on(judging, subtask, subtask.attempt) and self._may_go_on(judging, subtask)
+        ]
         self._world.act(lambda connection: self._store(connection, judging, *rows), stay_open=stay_open)
 
     def _store(self, connection: Connection, judging: Judging, *rows: VerdictRow) -> list[UUID]:
@@ -193,6 +199,15 @@ class Judges:
         """Whether it may go on: an attempt is charged before the judge is asked, where it is asked at all."""
         self._charge(judging, [subtask])
         return self._may_go_on(judging, subtask)
+
+    def _goes_on(self, judging: Judging, subtask: ToJudge, attempts: int, *, stay_open: bool = False) -> bool:
+        """Whether its attempts are spent and another judge is asked next."""
+        if len(subtask.candidates) == 1 or attempts < subtask.max_attempts or not subtask.next_judges:
+            return False
+        self._world.act(
+            lambda connection: ask_next_judge(connection, judging.token, subtask.id, "it failed"), stay_open=stay_open
+        )
+        return True
 
     def _may_go_on(self, judging: Judging, subtask: ToJudge) -> bool:
         return not is_asked(subtask) or subtask.id in judging.charged
@@ -218,12 +233,14 @@ class Judges:
         )  # fmt: skip
 
     def fail(self, judging: Judging, number: int, *, charged: bool, stay_open: bool = False) -> None:
-        """The judge fails on one of them: it is noted, then the subtask waits, or falls back."""
+        """The judge fails on one of them: it is noted, then the subtask waits, is the next judge's, or falls back."""
         subtask = judging.subtasks[number % len(judging.subtasks)]
         if subtask.id not in judging.charged and not self._enters(judging, subtask):
             return
         breaker = self._world.settings.breaker
         self._world.act(lambda connection: note_failure(connection, Guarded.JUDGE, subtask.judge, "no", breaker))
+        if charged and self._goes_on(judging, subtask, subtask.attempt + 1, stay_open=stay_open):
+            return
         if charged and subtask.attempt + 1 >= subtask.max_attempts:
             row = fallback(subtask, subtask.attempt + 1, "it failed", 0.0)
             self._world.act(lambda connection: self._store(connection, judging, row), stay_open=stay_open)

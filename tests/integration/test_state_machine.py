@@ -60,10 +60,14 @@ MISHAPS = ("redis forgets", "a worker goes", "workers come back")
 
 T = TypeVar("T")
 
-Shape = list[tuple[frozenset[int], int, int, str]]  # per subtask: positions it needs, candidates, quorum, judge
+#: Per subtask: positions it needs, candidates, quorum, judges.
+Shape = list[tuple[frozenset[int], int, int, tuple[str, ...]]]
 shapes = st.lists(
     st.tuples(
-        st.frozensets(st.integers(0, 2), max_size=2), st.integers(1, 3), st.integers(1, 3), st.sampled_from(JUDGES)
+        st.frozensets(st.integers(0, 2), max_size=2),
+        st.integers(1, 3),
+        st.integers(1, 3),
+        st.lists(st.sampled_from(JUDGES), min_size=1, unique=True).map(tuple),
     ),
     min_size=1,
     max_size=4,
@@ -320,11 +324,11 @@ def subtask_rows(task: tasks.PendingTask, shape: Shape) -> list[tasks.SubtaskRow
         tasks.SubtaskRow(
             task_id=task.id, position=position, name=f"step {position}", capability="text-generation",
             inputs=[{"request": True}], options={}, source=task.source, priority=task.priority,
-            candidates_wanted=wanted, quorum=quorum, judge=judge, deadline=task.deadline,
+            candidates_wanted=wanted, quorum=quorum, judge=judges[0], next_judges=judges[1:], deadline=task.deadline,
             needs=tuple(f"step {need}" for need in sorted(needs) if need < position),
             input_key=None if position else task.request.encode(),
         )
-        for position, (needs, wanted, quorum, judge) in enumerate(shape)
+        for position, (needs, wanted, quorum, judges) in enumerate(shape)
     ]  # fmt: skip
 
 
