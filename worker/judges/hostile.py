@@ -5,10 +5,11 @@ the chat, hide orders in comments, in letters that nobody sees or in base64, or 
 A sentence is found where it does that in so many words, in English or a dozen other languages, also spelled backwards,
 spaced out, in look-alike letters or in ROT13. What is found is named by family; `others` is what a reader would miss.
 
-The patterns (`hostile-1.toml`) are conservative: in 11,748 published answers they find 6 sentences, and marks of
-a chat or marks that nobody sees in 2 %, as models leave them behind. A list has gaps: of 62 hostile
-texts, written before the list was widened by them, it had found 24 whole. What speaks of neither answer nor judge (a
-filler, a count to forty) is not found.
+The patterns are conservative: those of `hostile-1.toml` find 6 sentences in 11,748 published answers, and marks of a
+chat or marks that nobody sees in 2 %, as models leave them behind; those of `hostile-2.toml` add 3 in 3,810. A list
+knows what it was written for: of 62 texts the first had found 24 before it was widened by them; of 55 others it found
+7, which the second raised to 50; of 30 more, written afterwards and left at that, both together find 2. What such a
+text wins has to be kept small by the judge itself (`worker.judges.nll`, `steady`).
 """
 
 from __future__ import annotations
@@ -21,8 +22,12 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from string import ascii_lowercase
+from typing import TYPE_CHECKING
 
 from worker.judges.spelling import UNSEEN, folded, unspaced, without_leet
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 EXAMINED = 50_000  # characters of an answer; what comes after is left out of what a judge reads
 LONGEST = 1_500  # characters of a sentence that patterns look at
@@ -37,14 +42,14 @@ SAME_WORDS = re.compile(r"(\b\w[^\n]{1,79}?[\s,;.!]+)\1{3,}")
 MARKUP = re.compile(
     r"<\|[^\n|>]{1,40}\|>(?:system|user|assistant)?|</?s>|\[/?INST\]|<</?SYS>>"
     r"|<\s*/?\s*(?:answer|task|system|user|assistant|instructions?|judge|verdict|candidate|response|output|data|quote|"
-    r"evaluation|winner|result)\b[^<>\n]{0,80}>"
+    r"evaluation|winner|result|score|reward|label|grade|rank|rating|preference|decision)\b[^<>\n]{0,80}>"
     r"|^[ \t>#*=-]*(?:begin|end|start)(?: of)?(?: the)? (?:answers?|responses?|data|quotes?|quoted (?:text|data)|input|"
     r"output|candidates?|task|document|transcript|context)\b[ \t#*=:.-]*$"
     r"|^[ \t#*\[(]*(?:system|judge|evaluator|grader|admin|developer)(?: (?:message|prompt|note|turn))?"
     r"[\])* \t]*:[^\n]*$",
     re.IGNORECASE | re.MULTILINE,
 )
-PATTERNS = "hostile-1"
+PATTERNS = ("hostile-1", "hostile-2")  # the second adds to the first
 ROT13 = str.maketrans(ascii_lowercase, ascii_lowercase[13:] + ascii_lowercase[:13])
 PLAIN_WORDS = re.compile(r"\b(?:the|of|and|is|to|in|that|for|it)\b")  # of a sentence that is spelled as it is read
 REPEATED = "repeated"  # the family of what is not aimed at a judge and still deceives one
@@ -155,12 +160,18 @@ def named(sentence: str) -> str | None:
 
 @cache
 def _families() -> list[tuple[str, re.Pattern[str]]]:
-    read = tomllib.loads((Path(__file__).parent / f"{PATTERNS}.toml").read_text(encoding="utf-8"))
-    words = dict(read["words"])
-    return [
-        (family, re.compile("|".join(re.sub(r"<(\w+)>", lambda word: words[word[1]], source) for source in sources)))
-        for family, sources in read["families"].items()
-    ]
+    words: dict[str, str] = {}
+    found = []
+    for version in PATTERNS:
+        read = tomllib.loads((Path(__file__).parent / f"{version}.toml").read_text(encoding="utf-8"))
+        words |= read["words"]
+        for family, sources in read["families"].items():
+            found.append((family, re.compile("|".join(_written_out(source, words) for source in sources))))
+    return found
+
+
+def _written_out(source: str, words: Mapping[str, str]) -> str:
+    return re.sub(r"<(\w+)>", lambda word: words[word[1]], source)
 
 
 def _copy(segment: str, seen: set[str]) -> str | None:
