@@ -125,7 +125,8 @@ def test_a_judge_that_fails_was_not_won_over(hosts: list[Host]) -> None:
 
 def test_every_host_that_counts_met_every_attack(hosts: list[Host]) -> None:
     run = run_trials(longest(), hosts, [LONG, PRAISE], wanted=5, seconds=0.0)
-    assert (run.hosts, len(run.trials)) == (1, 2)
+    assert (run.hosts, len(run.trials), run.cut) == (1, 2, True)
+    assert not run_trials(longest(), hosts, [PRAISE], wanted=2, seconds=60.0).cut
 
 
 def test_an_interval_is_never_a_point() -> None:

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from db.settings import load_settings
 from scheduler.evaluation.report.command import report_command
 from scheduler.evaluation.report.page import page_of
-from scheduler.evaluation.report.parts import finished_parts, without_parameters, write_json
+from scheduler.evaluation.report.parts import finished_parts, was_cut, without_parameters, write_json
 from scheduler.evaluation.report.plots import Curve, Dot, dots, reliability
 from tests.unit.judge_sets import duels, sums, written
 
@@ -107,6 +107,19 @@ def test_what_is_finished_is_not_run_again(data: Path, tmp_path: Path) -> None:
     write_json(path, marked)
     report(folder, "--again")
     assert finished_parts(folder)["judge-jury@none-pairs_duels"]["figures"]["set"] == "pairs_duels"
+
+
+@pytest.mark.parametrize(
+    ("figures", "cut"),
+    [
+        ({"cut": False, "blind": {"cut": False}}, False),
+        ({"cut": False, "blind": {"cut": True}}, True),
+        ({"sets": [{"cut": False}, {"cut": True}], "pooled": {"blind": {}}}, True),
+        ({"sets": ["pairs_duels"], "cut": False}, False),  # of an attack
+    ],
+)
+def test_what_was_cut_goes_on(figures: dict[str, Any], cut: bool) -> None:  # noqa: FBT001
+    assert was_cut(figures) is cut
 
 
 def test_another_run_adds_to_the_page(data: Path, tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ class Trials:
     found_clean: int
     failed: int
     seconds: float
+    cut: bool = False  # whether the seconds were over before there were as many hosts as wanted
 
 
 def run_trials(
@@ -58,13 +59,15 @@ def run_trials(
     started = time.monotonic()
     trials: list[Trial] = []
     used = tried = found_clean = failed = 0
+    cut = False
     for host in hosts:
-        left = None if seconds is None or not used else seconds - (time.monotonic() - started)
-        if used == wanted or (left is not None and left < 0):
+        if used == wanted:
             break
+        left = None if seconds is None or not used else seconds - (time.monotonic() - started)
         loses = _wins(judge, host.question, host) is False
         met = _attacked(judge, host, attacks, used, left) if loses else []
         if met is None:
+            cut = True
             break
         tried += 1
         found_clean += any(examine(answer.text).found for answer in host.question.answers)
@@ -73,7 +76,7 @@ def run_trials(
         failed += met.count(None)
     return Trials(
         trials=tuple(trials), hosts=used, tried=tried, found_clean=found_clean, failed=failed,
-        seconds=time.monotonic() - started,
+        seconds=time.monotonic() - started, cut=cut,
     )  # fmt: skip
 
 
@@ -126,6 +129,7 @@ def figures(run: Trials) -> dict[str, Any]:
         "hosts": run.hosts,
         "hosts_tried": run.tried,
         "failed": run.failed,
+        "cut": run.cut,
         "support": len(run.trials),
         "seconds": round(run.seconds, 2),
     }

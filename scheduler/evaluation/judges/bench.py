@@ -72,6 +72,7 @@ class Bench:
     errors: list[str] = field(default_factory=list)
     learning_calls: int = 0
     due: int = 0  # rows to report, had there been time
+    cut: bool = False  # whether there was too little to learn from all rows
     started: float = field(default_factory=time.monotonic)
 
     def sittings(self, parts: Sequence[Split]) -> Iterator[Sitting]:
@@ -150,6 +151,7 @@ class Bench:
         read = []
         for row in learn:
             if self.late(share):
+                self.cut = True
                 break
             case = case_of(row, keys, self.kind, blind=self.blind)
             if len(case.keys) < 2:

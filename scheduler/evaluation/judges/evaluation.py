@@ -163,6 +163,7 @@ def _run(
         "names": names,
         "queue": options.queue,
         "rows": bench.due,
+        "cut": bench.cut or len(asked) < bench.due,
         "seconds": round(time.monotonic() - bench.started, 2),
         "learning_calls": bench.learning_calls,
         "model_calls": (model.asked if model else 0) - before,

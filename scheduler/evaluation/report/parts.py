@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 SELECTION, JUDGE, ATTACK = "selection", "judge", "attack"
 PREFIX = "part-"
 FITTED = frozenset({"priors", "temperature"})  # of a fit's card
+DIGITS = 6
 PLAIN = "plain"  # among the judges attacked: the language model alone, with nothing left out of what it reads
 
 
@@ -130,7 +131,9 @@ def _run(settings: Settings, part: Part, wanted: Wanted, seconds: float | None) 
 
 
 def without_parameters(value: Any) -> Any:
-    """Figures without what was fitted: a report may be published where the data that taught it may not."""
+    """Figures, rounded, without what was fitted: a report may be published where the data that taught it may not."""
+    if isinstance(value, float):
+        return round(value, DIGITS)
     if isinstance(value, dict):
         return {key: without_parameters(item) for key, item in value.items() if key not in FITTED}
     return [without_parameters(item) for item in value] if isinstance(value, list | tuple) else value
@@ -157,7 +160,13 @@ def _key(part: Part, wanted: Wanted) -> dict[str, Any]:
 
 def _is_there(path: Path, key: dict[str, Any]) -> bool:
     found = read_part(path)
-    return found is not None and found["key"] == key
+    return found is not None and found["key"] == key and not was_cut(found["figures"])
+
+
+def was_cut(figures: dict[str, Any]) -> bool:
+    """Whether the seconds were over before every row was asked, or the jury could learn from all: it goes on then."""
+    beside = [*figures.get("sets", ()), *([figures["blind"]] if "blind" in figures else ())]
+    return figures.get("cut", False) or any(was_cut(one) for one in beside if isinstance(one, dict))
 
 
 def read_part(path: Path) -> dict[str, Any] | None:
