@@ -11,6 +11,7 @@ from secrets import token_hex
 from typing import TYPE_CHECKING
 
 import structlog
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from db.logs import get_logger
@@ -88,7 +89,8 @@ class Edge:
             message = await receive()
             seen += len(message.get("body", b""))
             if seen > limit:
-                raise _too_large(limit)
+                said = _too_large(limit)
+                raise HTTPException(said.status, str(said), said.headers)  # FastAPI lets no other kind through
             return message
 
         await self._app(scope, counted, send)

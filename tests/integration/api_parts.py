@@ -1,0 +1,50 @@
+"""A real API process, and how tests talk to it."""
+
+from __future__ import annotations
+
+import re
+
+import httpx
+
+from db.engine import transaction
+from db.keys import Scope, create_key
+from tests.conftest import Installation, wait_until
+
+
+def start_api(installation: Installation, name: str = "api", **settings: str) -> str:
+    """Start `bakeoff api` on a free port; returns its URL once it can work."""
+    before = dict(installation.settings)
+    installation.settings.update({f"BAKEOFF_{key.upper()}": value for key, value in settings.items()})
+    installation.start(name, "api", "--port", "0")
+    installation.settings = before
+    log = installation.folder / f"{name}.log"
+    process = installation.processes[name]
+
+    def url() -> str:
+        found = re.findall(r"listens on (http://\S+)", log.read_text()) if log.exists() else []
+        return str(found[-1]) if found else ""
+
+    def ready() -> bool:
+        assert process.poll() is None, installation.logs()
+        try:
+            return bool(url()) and httpx.get(f"{url()}/readyz").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    wait_until(ready, 60, installation.logs)
+    return url()
+
+
+def make_key(installation: Installation, *scopes: Scope, source: str | None = None, name: str = "a test's") -> str:
+    """A new key."""
+    engine = installation.engine()
+    with transaction(engine) as connection:
+        _, key = create_key(connection, name=name, scopes=scopes, source=source)
+    engine.dispose()
+    return key
+
+
+def client_of(url: str, key: str | None = None) -> httpx.Client:
+    """A client with this key; patient, since machines are slow."""
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    return httpx.Client(base_url=url, headers=headers, timeout=60)
