@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from worker.judges.fitting import Example
 
 FILE = "jury.json"
-KEPT = 0.001  # what a cascade may lose to the jury: chance of having the best answer, on rows held out of the fit
+KEPT = 0.0003  # what a cascade may lose to the jury: chance of having the best answer, on rows held out of the fit
 MOST_ASKED = 0.45  # of the questions: a cascade saves at least half, with a margin for questions to come
 #: Where nothing was fitted: confidence of the cheap jurors below which the language model is asked.
 PRIOR_THRESHOLD = 0.75
@@ -93,7 +93,7 @@ def fit_capability(
     # Where the fit leaves the language model unheard there is nothing to ask it; else the cheap weights foretell what
     # the full jury would say, which is what a cascade has to know.
     unheard = set(both.weights.weights) <= known
-    fitted = both if unheard else foretell(cheap, both.held_out)
+    fitted = both if unheard else foretell(cheap, full, both)
     threshold, saving = cascade_threshold(cheap, fitted.held_out, both.held_out)
     return Fitted(
         cheap=dict(fitted.weights.weights),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass, replace
-from itertools import combinations, permutations
+from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
 from db.errors import UsageError
@@ -60,9 +60,11 @@ class Weights:
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """Weights, and how well their kind did on held-out groups: strengths per example, in the examples' order."""
+    """Weights, and how well their kind did on held-out groups: strengths per example, in the examples' order, by the
+    weights of `by_fold`, each fitted without its fold."""
 
     weights: Weights
+    by_fold: tuple[Weights, ...]
     held_out: tuple[tuple[float, ...], ...]
     card: dict[str, Any]
 
@@ -121,48 +123,59 @@ def _fit(examples: Sequence[Example]) -> Fit:
     temperature = _temperature(margins, scaled.weights)
     scale = scale * len(found) / temperature
     weights = sum(one.weights for one in found) / scale
-    by_fold = [sum(rows) / scale for rows in zip(*(one.by_fold for one in found), strict=True)]
+    by_fold = tuple(_named(names, sum(rows) / scale) for rows in zip(*(one.by_fold for one in found), strict=True))
     return Fit(
-        weights=Weights(weights={name: float(value) for name, value in zip(names, weights, strict=True) if value}),
-        held_out=_strengths(examples, names, by_fold),
+        weights=_named(names, weights),
+        by_fold=by_fold,
+        held_out=_strengths(examples, by_fold),
         card={"priors": [one.prior for one in found], "temperature": temperature, "pairs": len(pairs.rows)}
         | calibration([float(value) * temperature for value in margins], [example.group for example in examples]),
     )
 
 
-def foretell(examples: Sequence[Example], said: Sequence[Sequence[float]]) -> Fit:
-    """Weights whose strengths come closest to those that a better informed judge gave the same answers.
+def foretell(examples: Sequence[Example], informed: Sequence[Example], said: Fit) -> Fit:
+    """Weights whose strengths come closest to those that a better informed judge gives the same answers.
 
-    The strengths of a judge carry less noise than labels do. `held_out` are strengths by weights fitted without the
-    example's fold.
+    `informed` are the examples as that judge knows them, `said` is its fit. Its strengths carry less noise than labels
+    do. What is held out of its fit stays held out: neither it nor these weights saw the labels of an example's fold.
     """
     import numpy as np
 
     names = sorted({name for example in examples for row in example.features for name in row})
     place = {name: column for column, name in enumerate(names)}
-    rows, wanted, folds = [], [], []
-    for example, strengths in zip(examples, said, strict=True):
-        table = _table(example, place)
-        for first, second in combinations(range(len(strengths)), 2):
-            rows.append(table[first] - table[second])
-            wanted.append(strengths[first] - strengths[second])
-            folds.append(fold_of(example.group))
-    table, target, fold = np.array(rows), np.array(wanted), np.array(folds)
-    scale = np.sqrt((table**2).mean(axis=0))
+    differences = [_differences(_table(example, place)) for example in examples]
+    rows = np.concatenate(differences)
+    folds = np.repeat([fold_of(example.group) for example in examples], [len(own) for own in differences])
+    scale = np.sqrt((rows**2).mean(axis=0))
     scale[scale < 1e-9] = np.inf
 
-    def solved(used: Any) -> Any:
-        scaled = table[used] / scale
+    def solved(weights: Weights, used: Any) -> Weights:
+        strengths = [np.array([[weights.strength(row)] for row in example.features]) for example in informed]
+        wanted = np.concatenate([_differences(own) for own in strengths])[used, 0]
+        scaled = rows[used] / scale
         curvature = scaled.T @ scaled + RIDGE * len(scaled) * np.eye(len(names))
-        return np.linalg.solve(curvature, scaled.T @ target[used]) / scale
+        return _named(names, np.linalg.solve(curvature, scaled.T @ wanted) / scale)
 
-    weights = solved(fold >= 0)
-    held_out = _strengths(examples, names, [solved(fold != one) for one in range(FOLDS)])
+    by_fold = tuple(solved(weights, folds != fold) for fold, weights in enumerate(said.by_fold))
+    held_out = _strengths(examples, by_fold)
     return Fit(
-        weights=Weights(weights={name: float(value) for name, value in zip(names, weights, strict=True) if value}),
+        weights=solved(said.weights, folds >= 0),
+        by_fold=by_fold,
         held_out=held_out,
         card={"pairs": len(rows)} | _calibrated(examples, held_out),
     )
+
+
+def _differences(table: Any) -> Any:
+    """Every row less every later one."""
+    import numpy as np
+
+    first, second = np.triu_indices(len(table), 1)
+    return table[first] - table[second]
+
+
+def _named(names: Sequence[str], weights: Any) -> Weights:
+    return Weights(weights={name: float(value) for name, value in zip(names, weights, strict=True) if value})
 
 
 def _calibrated(examples: Sequence[Example], strengths: Sequence[Sequence[float]]) -> dict[str, Any]:
@@ -279,12 +292,9 @@ def _temperature(margins: Any, weights: Any) -> float:
     return float(min(tried, key=lambda value: _loss(margins * value, weights)))
 
 
-def _strengths(
-    examples: Sequence[Example], names: Sequence[str], by_fold: Sequence[Any]
-) -> tuple[tuple[float, ...], ...]:
-    models = [Weights(weights=dict(zip(names, map(float, row), strict=True))) for row in by_fold]
+def _strengths(examples: Sequence[Example], by_fold: Sequence[Weights]) -> tuple[tuple[float, ...], ...]:
     return tuple(
-        tuple(models[fold_of(example.group)].strength(row) for row in example.features) for example in examples
+        tuple(by_fold[fold_of(example.group)].strength(row) for row in example.features) for example in examples
     )
 
 
