@@ -46,7 +46,10 @@ def train_command(
         Literal["head", "lora", "full"], typer.Option(help="What is tuned: the head alone, LoRA beside it, or blocks.")
     ] = "full",
     layers: Annotated[int, typer.Option(min=0, help="Upper blocks that `full` tunes; 0: all of them.")] = 3,
-    epochs: Annotated[int | None, typer.Option(min=1, max=1000, help="Default: 2; 40 of a head alone.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, max=1000, help="Default: by mode.")] = None,
+    members: Annotated[
+        int | None, typer.Option(min=1, max=16, help="Models that are averaged; default: by mode.")
+    ] = None,
     rate: Annotated[float | None, typer.Option(min=0, help="Peak learning rate of the body.")] = None,
     max_tokens: Annotated[int, typer.Option(min=8, help="Of a text; a longer one loses its middle.")] = 256,
     seed: Annotated[int, typer.Option(help="Of every die that is thrown.")] = 1,
@@ -74,7 +77,7 @@ def train_command(
             device=settings.device,
             threads=settings.threads or os.cpu_count() or 1,
         ),
-        options=options_for(mode, epochs=epochs, rate=rate, layers=layers, seed=seed),
+        options=options_for(mode, epochs=epochs, members=members, rate=rate, layers=layers, seed=seed),
         folds=folds,
         max_tokens=max_tokens,
         out=out,

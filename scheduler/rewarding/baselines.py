@@ -40,4 +40,5 @@ def _features(text: str) -> dict[str, float]:
     asked, said = parted(text)
     (row,) = seen(asked, [said]).features
     first = FIRST.search(said.casefold())
-    return row | ({f"first:{first[0]}": 1.0} if first else {})
+    # Under names of their own: a jury's features are weighed by rules of its own.
+    return {f"form:{name}": value for name, value in row.items()} | ({f"first:{first[0]}": 1.0} if first else {})

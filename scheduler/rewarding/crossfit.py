@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from db.registry import ModelEntry
     from scheduler.rewarding.figures import Rewards
     from worker.backends import Place
+    from worker.reward.ensemble import Ensemble
     from worker.reward.model import Scorer
     from worker.reward.pairs import Group
-    from worker.reward.training import Epoch, Options
+    from worker.reward.training import Epoch, Options, Report, Training
 
     #: what is trained, steps done, steps in all, loss of the last step
     Progress = Callable[[str, int, int, float], None]
@@ -66,11 +67,21 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Crossfit:
-    """Held-out raw rewards of every group, each fold's history, and the epochs that its best numbers had seen."""
+    """Held-out raw rewards of every group, the history of each fold's members, and the epochs that their best numbers
+    had seen."""
 
     rewards: Rewards
     histories: list[list[Epoch]]
     epochs: list[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Final:
+    """The model that is kept, its members' histories, and how many numbers of a member were tuned."""
+
+    model: Ensemble
+    histories: list[list[Epoch]]
+    tuned: int
 
 
 def begin(plan: Plan, *, resume: bool) -> None:
@@ -127,26 +138,20 @@ def frozen_head(plan: Plan, groups: Sequence[Group], progress: Progress) -> Rewa
     return _crossfit(plan, groups, progress, "linear head, fold", options).rewards
 
 
-def final(
-    plan: Plan, groups: Sequence[Group], epochs: Sequence[int], progress: Progress
-) -> tuple[Scorer, Sequence[Epoch]]:
+def final(plan: Plan, groups: Sequence[Group], epochs: Sequence[int], progress: Progress) -> Final:
     """A model of all groups, trained for as many epochs as were best on the folds."""
+    from worker.reward.ensemble import Ensemble  # noqa: PLC0415
     from worker.reward.trainable import merged  # noqa: PLC0415
-    from worker.reward.training import Training  # noqa: PLC0415
 
-    scorer = new_scorer(plan)
-    training = Training(
-        scorer,
-        groups,
-        [],
-        plan.options,
-        part="all",
-        stop_after=max(1, round(median(epochs))) if epochs else None,
-        checkpoint=plan.checkpoint / "all.safetensors",
-    )
-    trained = training.run(lambda done, steps, loss: progress("all groups", done, steps, loss))
-    merged(scorer)
-    return scorer, trained.history
+    members, histories, tuned = [], [], 0
+    for member in range(plan.options.members):
+        training = _training(plan, groups, [], "all groups", member, plan.options, stop_after=round(median(epochs)))
+        trained = training.run(_reporting(progress, "all groups", member, plan.options))
+        tuned = sum(parameter.numel() for parameter in training.tuned.parameters)
+        merged(training.scorer)
+        members.append(training.scorer)
+        histories.append(list(trained.history))
+    return Final(model=Ensemble(members=tuple(members)), histories=histories, tuned=tuned)
 
 
 def _crossfit(plan: Plan, groups: Sequence[Group], progress: Progress, name: str, options: Options) -> Crossfit:
@@ -156,47 +161,81 @@ def _crossfit(plan: Plan, groups: Sequence[Group], progress: Progress, name: str
     histories, epochs = [], []
     states: dict[str, Any] = {}
     for fold in range(plan.folds):
-        path = plan.checkpoint / f"{name.replace(', ', '-').replace(' ', '-')}-{fold}.json"
-        if not path.is_file():
-            write_json(path, _fold(plan, groups, progress, f"{name} {fold + 1} of {plan.folds}", fold, options, states))
-        done = json.loads(path.read_text(encoding="utf-8"))
-        rewards |= done["rewards"]
-        histories.append([Epoch(**epoch) for epoch in done["history"]])
-        epochs.append(int(done["epochs"]))
+        said = f"{name} {fold + 1} of {plan.folds}"
+        mine = [group for group in groups if fold_of(group.id, plan.folds) == fold]
+        rest = [group for group in groups if fold_of(group.id, plan.folds) != fold]
+        parts = []
+        for member in range(options.members):
+            path = plan.checkpoint / f"{_file(said, member)}.json"
+            if not path.is_file():
+                write_json(path, _fold(plan, mine, rest, progress, said, member, options, states))
+            parts.append(json.loads(path.read_text(encoding="utf-8")))
+        for group in mine:
+            rewards[group.id] = [mean(own) for own in zip(*(part["rewards"][group.id] for part in parts), strict=True)]
+        histories += [[Epoch(**epoch) for epoch in part["history"]] for part in parts]
+        epochs += [int(part["epochs"]) for part in parts]
     return Crossfit(rewards=rewards, histories=histories, epochs=epochs)
 
 
 def _fold(
     plan: Plan,
-    groups: Sequence[Group],
+    mine: Sequence[Group],
+    rest: Sequence[Group],
     progress: Progress,
     name: str,
-    fold: int,
+    member: int,
     options: Options,
     states: dict[str, Any],
 ) -> dict[str, Any]:
-    from worker.reward.training import Training  # noqa: PLC0415
-
-    mine = [group for group in groups if fold_of(group.id, plan.folds) == fold]
-    rest = [group for group in groups if fold_of(group.id, plan.folds) != fold]
-    stop = [group for group in rest if fold_of(f"stop {group.id}", STOP) == 0] if len(rest) >= FEWEST else []
-    held = {group.id for group in stop}
-    training = Training(
-        new_scorer(plan),
-        [group for group in rest if group.id not in held],
-        stop,
-        options,
-        part=name,
-        checkpoint=plan.checkpoint / f"{options.mode}-{fold}.safetensors",
-        states=states,
-    )
-    trained = training.run(lambda done, steps, loss: progress(name, done, steps, loss))
+    """Train one member on a fold's groups, and score those that are left out."""
+    many = len(rest) >= FEWEST and options.epochs > 1
+    spared = {group.id for group in rest if fold_of(f"stop {group.id}", STOP) == 0} if many else set()
+    # One epoch leaves nothing to choose: its plot may show the groups that are scored in the end.
+    stop = mine if options.epochs == 1 else [group for group in rest if group.id in spared]
+    others = [group for group in rest if group.id not in spared]
+    training = _training(plan, others, stop, name, member, options, states=states)
+    trained = training.run(_reporting(progress, name, member, options))
     found = training.score(mine)
     # Only differences mean something: without this, folds would differ by a constant that groups are compared across.
     centre = mean([value for own in found for value in own])
-    (plan.checkpoint / f"{options.mode}-{fold}.safetensors").unlink(missing_ok=True)
+    if training.checkpoint is not None:
+        training.checkpoint.unlink(missing_ok=True)
     return {
         "rewards": {group.id: [value - centre for value in own] for group, own in zip(mine, found, strict=True)},
         "history": [asdict(epoch) for epoch in trained.history],
         "epochs": trained.epochs,
     }
+
+
+def _training(
+    plan: Plan,
+    groups: Sequence[Group],
+    stop: Sequence[Group],
+    name: str,
+    member: int,
+    options: Options,
+    *,
+    stop_after: int | None = None,
+    states: dict[str, Any] | None = None,
+) -> Training:
+    from worker.reward.training import Training  # noqa: PLC0415
+
+    return Training(
+        new_scorer(plan),
+        groups,
+        stop,
+        options,
+        part=f"{name}, member {member}",
+        stop_after=stop_after,
+        checkpoint=plan.checkpoint / f"{_file(name, member)}.safetensors",
+        states=states,
+    )
+
+
+def _reporting(progress: Progress, name: str, member: int, options: Options) -> Report:
+    said = name if options.members == 1 else f"{name}, model {member + 1} of {options.members}"
+    return lambda done, steps, loss: progress(said, done, steps, loss)
+
+
+def _file(name: str, member: int) -> str:
+    return f"{'-'.join(name.replace(',', '').split())}-{member}"

@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from scheduler.rewarding.crossfit import Crossfit, Plan, Progress
+    from scheduler.rewarding.crossfit import Crossfit, Final, Plan, Progress
     from scheduler.rewarding.reading import Source
-    from worker.reward.training import Epoch
 
 FEWEST_PAIRS = 20
 SCORED_AT_ONCE = 256  # texts
@@ -35,11 +34,11 @@ def fingerprint(sources: Sequence[Source]) -> str:
 
 def trained(plan: Plan, sources: Sequence[Source], progress: Progress, *, resume: bool = False) -> dict[str, Any]:
     """Train, measure, write the folder. Returns its card. Raises `UsageError` for a folder or data that will not do."""
-    groups = [group for group in all_groups(sources) if group.pairs]
-    pairs = sum(len(group.pairs) for group in groups)
-    if pairs < FEWEST_PAIRS or len(groups) < 2 * plan.folds:
+    groups = all_groups(sources)
+    pairs, useful = sum(len(group.pairs) for group in groups), sum(bool(group.pairs) for group in groups)
+    if pairs < FEWEST_PAIRS or useful < 2 * plan.folds:
         raise UsageError(
-            f"{pairs} pairs in {len(groups)} groups are too few: a reward model needs {FEWEST_PAIRS} pairs in "
+            f"{pairs} pairs in {useful} groups are too few: a reward model needs {FEWEST_PAIRS} pairs in "
             f"{2 * plan.folds} groups at least (--folds {plan.folds})."
         )
     begin(plan, resume=resume)
@@ -48,27 +47,29 @@ def trained(plan: Plan, sources: Sequence[Source], progress: Progress, *, resume
     if plan.options.mode != "head":
         others["frozen_head"] = frozen_head(plan, groups, progress)
     fitted = crossfit(plan, groups, progress)
-    scorer, history = final(plan, groups, fitted.epochs, progress)
-    scorer.scale = fitted_scale(groups, fitted.rewards)
-    rewards = {id_: [scorer.scale * value for value in own] for id_, own in fitted.rewards.items()}
-    network = list(scorer.network.parameters())
+    kept = final(plan, groups, fitted.epochs, progress)
+    model = kept.model
+    model.scale = fitted_scale(groups, fitted.rewards)
+    rewards = {id_: [model.scale * value for value in own] for id_, own in fitted.rewards.items()}
+    network = list(model.members[0].network.parameters())
     card = {
         "for": subject(groups),
         "base": plan.base.name,
         "saw_image": False,
         "parameters": sum(parameter.numel() for parameter in network),
+        "tuned": kept.tuned,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "data": [source.described() for source in sources],
         "split": f"{plan.folds} folds of whole groups by sha256 of their id; the figures are of groups that the model "
         "of their fold did not see, the model that is kept was then trained on all of them.",
         "figures": figures(groups, rewards, others),
-        "calibration": {"scale": scorer.scale, **calibrated(groups, rewards)},
+        "calibration": {"scale": model.scale, **calibrated(groups, rewards)},
         "training": asdict(plan.options)
         | {"folds": plan.folds, "max_tokens": plan.max_tokens, "seconds": round(time.monotonic() - started, 1)}
-        | {"epochs_of_folds": fitted.epochs, "epochs_of_all": len(history), "corrupted_copies": plan.options.corrupt},
+        | {"epochs_of_folds": fitted.epochs, "epochs_of_all": len(kept.histories[0])},
     }
-    _plots(plan.out, fitted, history)
-    write_artifact(plan.out, scorer, plan.base.name, card)
+    _plots(plan.out, fitted, kept)
+    write_artifact(plan.out, model, plan.base.name, card)
     finish(plan)
     return card
 
@@ -76,7 +77,7 @@ def trained(plan: Plan, sources: Sequence[Source], progress: Progress, *, resume
 def evaluated(folder: Path, source: Source, *, device: str = "cpu") -> dict[str, Any]:
     """Figures of a finished reward model on the groups of one file. Raises `WeightsError` where there is no model."""
     scorer = read_artifact(folder, device=device)
-    groups = [group for group in source.groups if group.pairs]
+    groups = list(source.groups)
     texts = list(dict.fromkeys(text for group in groups for text in group.texts))
     found: dict[str, float] = {}
     for start in range(0, len(texts), SCORED_AT_ONCE):
@@ -91,19 +92,19 @@ def evaluated(folder: Path, source: Source, *, device: str = "cpu") -> dict[str,
     }
 
 
-def _plots(folder: Path, fitted: Crossfit, history: Sequence[Epoch]) -> None:
+def _plots(folder: Path, fitted: Crossfit, kept: Final) -> None:
     held_out = [[epoch.held_out_loss for epoch in own if epoch.held_out_loss is not None] for own in fitted.histories]
     drawn = [Line(label="folds", values=tuple(epoch.loss for epoch in own)) for own in fitted.histories]
     drawn += [Line(label="held out", values=tuple(own), colour="#c8682c") for own in held_out if own]
-    drawn.append(Line(label="all groups", values=tuple(e.loss for e in history), colour="#222222", strong=True))
+    drawn += [
+        Line(label="all groups", values=tuple(epoch.loss for epoch in own), colour="#222222", strong=True)
+        for own in kept.histories
+    ]
     (folder / "loss.svg").write_text(lines("Loss", "-log sigmoid(better - worse)", drawn), encoding="utf-8")
     right = [
-        Line(label=f"fold {fold}", values=tuple(values), colour=colour)
-        for fold, (own, colour) in enumerate(zip(fitted.histories, COLOURS * len(fitted.histories), strict=False), 1)
+        Line(label="folds", values=tuple(values))
+        for own in fitted.histories
         if (values := [e.held_out_accuracy for e in own if e.held_out_accuracy is not None])
     ]
     plot = lines("Accuracy on groups held out to stop by", "share of pairs", right)
     (folder / "accuracy.svg").write_text(plot, encoding="utf-8")
-
-
-COLOURS = ("#4878a8", "#c8682c", "#4c9a52", "#a04c8c", "#8a6d3b")

@@ -85,12 +85,12 @@ class _RewardHead(Head["Tokens"]):
 
     def answer(self, batch: Sequence[Tokens]) -> list[Output]:
         """The score as text, and as a number in `detail.score`."""
-        found = self.scorer.raw([ids for ids, _ in batch]).double().cpu() * self.scorer.scale
+        found = self.scorer.scores([ids for ids, _ in batch])
         return [
             Output(
                 text=as_text(score),
                 detail={"score": round(score, PLACES), "truncated": cut},
                 usage={"prompt_tokens": len(ids)},
             )
-            for score, (ids, cut) in zip(found.tolist(), batch, strict=True)
+            for score, (ids, cut) in zip(found, batch, strict=True)
         ]

@@ -18,7 +18,9 @@ from worker.reward.text import FORM
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from worker.reward.model import Scorer
+    import torch
+
+    from worker.reward.ensemble import Ensemble
 
 SETTINGS, WEIGHTS, CARD, CARD_TEXT = "reward.json", "model.safetensors", "card.json", "card.md"
 
@@ -33,27 +35,45 @@ class Settings(BaseModel):
     pooling: Literal["mean", "last"]
     max_tokens: int = Field(ge=8)
     scale: float = Field(1.0, gt=0)
+    members: int = Field(1, ge=1)
     base: str = ""
 
 
-def write_artifact(folder: Path, scorer: Scorer, base: str, card: dict[str, Any]) -> Path:
+def write_artifact(folder: Path, model: Ensemble, base: str, card: dict[str, Any]) -> Path:
     """Write everything. Returns the folder."""
     from safetensors.torch import save_file
 
+    first = model.members[0]
     folder.mkdir(parents=True, exist_ok=True)
-    scorer.network.config.save_pretrained(folder)
-    scorer.tokenizer.save_pretrained(folder)
-    tensors = {f"network.{name}": value for name, value in scorer.network.state_dict().items()}
-    tensors |= {f"head.{name}": value for name, value in scorer.head.state_dict().items()}
-    save_file({name: value.detach().cpu().float().contiguous() for name, value in tensors.items()}, folder / WEIGHTS)
+    first.network.config.save_pretrained(folder)
+    first.tokenizer.save_pretrained(folder)
+    save_file(_tensors(model), folder / WEIGHTS)
     (folder / WEIGHTS).chmod(0o644)  # safetensors writes it for its owner alone
     write_json(folder / CARD, card)
     (folder / CARD_TEXT).write_text(as_markdown(card), encoding="utf-8")
     settings = Settings(
-        pooling=scorer.reading.pooling, max_tokens=scorer.reading.max_tokens, scale=scorer.scale, base=base
+        pooling=first.reading.pooling,
+        max_tokens=first.reading.max_tokens,
+        scale=model.scale,
+        members=len(model.members),
+        base=base,
     )
     write_json(folder / SETTINGS, settings.model_dump())
     return folder
+
+
+def _tensors(model: Ensemble) -> dict[str, torch.Tensor]:
+    """The numbers of all members by place; what a member has from the first one (the blocks that nobody tuned) is kept
+    once."""
+    found: dict[str, torch.Tensor] = {}
+    for place, member in enumerate(model.members):
+        for name, part in (("network", member.network), ("head", member.head)):
+            for key, value in part.state_dict().items():
+                plain = value.detach().cpu().float().contiguous()
+                known = found.get(f"0.{name}.{key}")
+                if known is None or not known.equal(plain):
+                    found[f"{place}.{name}.{key}"] = plain
+    return found
 
 
 def is_artifact(folder: Path) -> bool:
@@ -82,7 +102,7 @@ def read_settings(folder: Path) -> Settings:
     return settings
 
 
-def read_artifact(folder: Path, *, device: str = "cpu") -> Scorer:
+def read_artifact(folder: Path, *, device: str = "cpu") -> Ensemble:
     """The reward model of a folder, ready to score. Raises `WeightsError` where there is none, or torch is missing."""
     settings = read_settings(folder)
     try:
@@ -90,25 +110,31 @@ def read_artifact(folder: Path, *, device: str = "cpu") -> Scorer:
         from safetensors.torch import load_file
         from transformers import AutoConfig, AutoModel, AutoTokenizer
 
+        from worker.reward.ensemble import Ensemble
         from worker.reward.model import Reading, Scorer
     except ModuleNotFoundError as error:
         raise WeightsError(f'A reward model needs {error.name}: `pip install "bakeoff[transformers]"`.') from error
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    network = AutoModel.from_config(config, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     reading = Reading(pooling=settings.pooling, max_tokens=settings.max_tokens)
-    scorer = Scorer(network, tokenizer, reading, settings.scale)
+    members = []
     try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
         tensors = load_file(folder / WEIGHTS)
-        for name, part in (("network", network), ("head", scorer.head)):
-            own = f"{name}."
-            part.load_state_dict({key.removeprefix(own): v for key, v in tensors.items() if key.startswith(own)})
-    except (OSError, RuntimeError) as error:
+        for place in range(settings.members):
+            member = Scorer(AutoModel.from_config(config, dtype=torch.float32), tokenizer, reading)
+            for name, part in (("network", member.network), ("head", member.head)):
+                part.load_state_dict(_part(tensors, "0", name) | _part(tensors, str(place), name))
+                part.to(device).eval()
+            members.append(member)
+    except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise WeightsError(f"{folder / WEIGHTS} cannot be read ({reason}). Train it again.") from None
-    network.to(device).eval()
-    scorer.head.to(device)
-    return scorer
+        raise WeightsError(f"The reward model in {folder} cannot be read ({reason}). Train it again.") from None
+    return Ensemble(members=tuple(members), scale=settings.scale)
+
+
+def _part(tensors: dict[str, torch.Tensor], place: str, name: str) -> dict[str, torch.Tensor]:
+    own = f"{place}.{name}."
+    return {key.removeprefix(own): value for key, value in tensors.items() if key.startswith(own)}
 
 
 def artifact_of(folder: Path, where: str) -> Path:

@@ -28,7 +28,8 @@ def as_markdown(card: dict[str, Any]) -> str:
 
 def _about(card: dict[str, Any]) -> str:
     return (
-        f"Began as {card['base']} ({card['parameters']:,} numbers, of which {card['tuned']:,} were tuned). "
+        f"Began as {card['base']} ({card['parameters']:,} numbers, of which {card['tuned']:,} were tuned; the mean of "
+        f"{card['training']['members']} such models). "
         f"**It reads text only: it never saw an image**, and cannot know whether a text is true of one. "
         f"Made {card['date']}."
     )

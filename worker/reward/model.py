@@ -26,13 +26,12 @@ class Reading:
 
 
 class Scorer:
-    """A reward model in memory. `scale` makes a score log odds; it is fitted after the network."""
+    """One network with its head; what it gives is not calibrated yet."""
 
-    def __init__(self, network: Any, tokenizer: Any, reading: Reading, scale: float = 1.0) -> None:
+    def __init__(self, network: Any, tokenizer: Any, reading: Reading) -> None:
         self.network = network
         self.tokenizer = tokenizer
         self.reading = reading
-        self.scale = scale
         self.head = torch.nn.Linear(network.config.hidden_size, 1)
         torch.nn.init.zeros_(self.head.weight)
         torch.nn.init.zeros_(self.head.bias)
@@ -75,15 +74,6 @@ class Scorer:
         """Unscaled scores, with their gradient where one is wanted."""
         vectors = self.pooled(batch)
         return self.head(torch.nn.functional.dropout(vectors, dropout, training=dropout > 0))[:, 0]
-
-    def score(self, texts: Sequence[str]) -> list[float]:
-        """The score of each rendered text, in log odds."""
-        if not texts:
-            return []
-        self.network.eval()
-        with torch.inference_mode():
-            found = self.raw([self.tokens(text)[0] for text in texts])
-        return [float(value) * self.scale for value in found.double().cpu()]
 
     def _states(self, batch: Sequence[Sequence[int]]) -> torch.Tensor:
         longest = max(map(len, batch))

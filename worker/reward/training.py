@@ -36,7 +36,8 @@ class Options:
     """How to train. `layers`: of the blocks, so many of the upper ones are tuned in full (0: all of them).
 
     `corrupt`: the chance of each text to be set against a corrupted copy of itself. `patience`: epochs without a
-    smaller loss on the held-out groups before a training stops; the best epoch's numbers are kept.
+    smaller loss on the held-out groups before a training stops; the best epoch's numbers are kept. `members`: so many
+    models, trained with other dice, are averaged.
     """
 
     mode: Mode = "full"
@@ -51,6 +52,7 @@ class Options:
     warm: float = 0.1
     patience: int = 2
     seed: int = 1
+    members: int = 1
     checkpoint_steps: int = 20
 
 
@@ -58,16 +60,15 @@ class Options:
 DEFAULTS: dict[Mode, dict[str, Any]] = {
     "head": {"epochs": 40, "head_rate": 2e-3, "patience": 4},
     "lora": {"epochs": 2, "rate": 5e-4},
-    "full": {"epochs": 2, "rate": 1e-4},
+    "full": {"epochs": 1, "rate": 1e-4, "members": 3},
 }
 
 
-def options_for(
-    mode: Mode, *, epochs: int | None = None, rate: float | None = None, layers: int = 0, seed: int = 1
-) -> Options:
-    """The options of a mode, with what was given in their place."""
-    given = {name: value for name, value in (("epochs", epochs), ("rate", rate)) if value is not None}
-    return Options(**DEFAULTS[mode] | given | {"mode": mode, "layers": layers, "seed": seed})
+def options_for(mode: Mode, **given: Any) -> Options:
+    """The options of a mode, with what is given in their place; None stands for the mode's own."""
+    return Options(
+        **DEFAULTS[mode] | {name: value for name, value in given.items() if value is not None} | {"mode": mode}
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
