@@ -163,8 +163,7 @@ class ModelProcess:
             for model in self.role.models:
                 self.backend(model)
             if self.role.judge:
-                for name in sorted(self.registry.judges_in_use()):
-                    self.judge(name)
+                self._load_judges()
             if self.role.planner and self.registry.planner is not None:
                 self.planner(self.registry.planner)
             if self.role.integrator and self.registry.integrator is not None:
@@ -176,6 +175,21 @@ class ModelProcess:
                 self._say(WorkerState.BROKEN, " ".join(str(error).split())[:500] or type(error).__name__)
             return False
         return True
+
+    def _load_judges(self) -> None:
+        """Load the judges in use. One that cannot be had now is left to the next of its list, if that can."""
+        failed: dict[str, Exception] = {}
+        for name in sorted(self.registry.judges_in_use()):
+            try:
+                self.judge(name)
+            except Exception as error:  # noqa: BLE001 - whatever a model's loading raises
+                failed[name] = error
+        for capability in sorted(self.registry.served):
+            judges = self.registry.capabilities[capability].judges
+            if all(name in failed for name in judges):
+                raise failed[judges[0]]
+        for name, reason in failed.items():
+            log.warning(f"Judge {name} cannot be had: {reason}", action="judge_missing", judge=name)
 
     def say_starting(self) -> None:
         """This child is new: its models are not loaded, whatever the one before it said."""

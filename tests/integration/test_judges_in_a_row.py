@@ -38,18 +38,34 @@ params = { fail_on = ".", fail = "garbage" }
 method = "scripted"
 params = { fail_on = ".", fail = "unreachable" }
 """
+#: A judge whose model is behind a server that nobody runs.
+FAR = """
+[judges.far]
+method = "choice"
+model = "far"
+
+[models.far]
+capability = "text-generation"
+backend = "openai"
+source = { server = "http://127.0.0.1:9/v1", model = "m" }
+"""
 #: What is complete is due at once.
 PATIENCE = Patience(grace=0.0, lost_after=60.0)
 
 
-@pytest.fixture
-def process(tmp_path: Path, database: Engine) -> ModelProcess:
-    models_file = tmp_path / "models.toml"
-    models_file.write_text(SCRIPTED + ROW)
-    settings = Settings(models_file=models_file, profile="demo", breaker_failures=100)
+def judging(folder: Path, database: Engine, registry: str, **changes: Any) -> ModelProcess:
+    """A judges' process with this registry."""
+    models_file = folder / "models.toml"
+    models_file.write_text(registry)
+    settings = Settings(models_file=models_file, profile="demo", **{"breaker_failures": 100, **changes})
     with database.begin() as connection:
         sync_registry(connection, settings.registry)
     return ModelProcess(settings, WorkerRole(name="judge", judge=True), database)
+
+
+@pytest.fixture
+def process(tmp_path: Path, database: Engine) -> ModelProcess:
+    return judging(tmp_path, database, SCRIPTED + ROW)
 
 
 def waiting(database: Engine, *judges: str, **changes: Any) -> UUID:
@@ -211,6 +227,26 @@ def test_why_says_that_a_suspended_judge_is_passed_over(process: ModelProcess, d
     around = Surroundings(registry=process.registry, scheduler=True, live=frozenset({"judge"}), judges={"broken": row})
     with database.begin() as connection:
         assert "which is suspended (no GPU); longest is asked instead" in why(task_situation(connection, task), around)
+
+
+def test_a_judge_that_cannot_be_loaded_keeps_nobody_from_asking_the_next(tmp_path: Path, database: Engine) -> None:
+    # given a worker that starts while the server of the first judge's model is away
+    registry = SCRIPTED.replace('judge = "longest"', 'judge = ["far", "longest"]', 1) + FAR
+    process = judging(tmp_path, database, registry, breaker_failures=2)
+    process.warm_up()
+    # when a subtask comes for it
+    task = waiting(database, "far", "longest")
+    while deliver(process, database):
+        pass
+    # then it is asked until the breaker has had enough, and the next decides
+    verdict = subtask_of(database, task)["verdict"]
+    assert verdict["judge"] == "longest"
+    assert verdict["failed_judges"][0]["error"].startswith("suspended: 2 calls failed in a row; the last: far: ")
+
+
+def test_a_worker_without_any_judge_for_a_capability_is_not_ready(tmp_path: Path, database: Engine) -> None:
+    process = judging(tmp_path, database, SCRIPTED.replace('judge = "longest"', 'judge = "far"', 1) + FAR)
+    assert not process._loaded_everything()
 
 
 def test_a_capability_and_a_profile_may_have_a_list(tmp_path: Path) -> None:
