@@ -90,7 +90,7 @@ def train_command(
         return
     _print_figures(card["figures"])
     console.print(f"Written to {out}; its card is card.md. As a model of the registry:", soft_wrap=True)
-    console.print(_entry(out, card))
+    console.print(_entry(out, card), soft_wrap=True)
 
 
 def eval_command(

@@ -14,6 +14,7 @@ from scheduler.rewarding.crossfit import begin, crossfit, final, finish, frozen_
 from scheduler.rewarding.figures import calibrated, figures, fitted_scale
 from scheduler.rewarding.plots import Line, lines
 from scheduler.rewarding.reading import all_groups, subject
+from worker.judges.fitting import fold_of
 from worker.reward.artifact import read_artifact, write_artifact
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def trained(plan: Plan, sources: Sequence[Source], progress: Progress, *, resume
     """Train, measure, write the folder. Returns its card. Raises `UsageError` for a folder or data that will not do."""
     groups = all_groups(sources)
     pairs, useful = sum(len(group.pairs) for group in groups), sum(bool(group.pairs) for group in groups)
-    if pairs < FEWEST_PAIRS or useful < 2 * plan.folds:
+    folds = {fold_of(group.id, plan.folds) for group in groups if group.pairs}
+    if pairs < FEWEST_PAIRS or useful < 2 * plan.folds or len(folds) < 2:
         raise UsageError(
             f"{pairs} pairs in {useful} groups are too few: a reward model needs {FEWEST_PAIRS} pairs in "
             f"{2 * plan.folds} groups at least (--folds {plan.folds})."

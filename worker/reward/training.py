@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     Report = Callable[[int, int, float], None]
 
 Mode = Literal["head", "lora", "full"]
-STEP_TEXTS = 112  # texts of one step, its groups whole: sixteen groups of seven
+STEP_TEXTS = 56  # texts of one step, its groups whole: eight groups of seven
 CLIP = 1.0  # the largest norm of a gradient
 
 
