@@ -98,9 +98,7 @@ def _with_lora(network: Any, options: Options) -> Any:
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError:
-        raise UsageError(
-            '--mode lora needs peft, which is not installed: pip install "bakeoff[training]".'
-        ) from None
+        raise UsageError('--mode lora needs peft, which is not installed: pip install "bakeoff[training]".') from None
     config = LoraConfig(
         r=options.rank, lora_alpha=2 * options.rank, lora_dropout=options.dropout, target_modules="all-linear"
     )
