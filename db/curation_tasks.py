@@ -73,3 +73,32 @@ def ended_keys(connection: Connection, source: str, keys: Sequence[str]) -> set[
         {"source": source, "keys": list(keys)},
     )
     return set(rows.scalars())
+
+
+def asked_of(connection: Connection, source: str) -> tuple[dict[str, str], dict[str, dict[str, str | None]]]:
+    """Which models have an output in this source's tasks, at which revision; which judges decided, asking whom."""
+    connection.execute(text("SET LOCAL statement_timeout = '15min'"))
+    models = connection.execute(
+        text(
+            """
+            SELECT c.model, string_agg(DISTINCT coalesce(c.revision, ''), ' ') AS revision
+            FROM task AS t JOIN subtask AS s ON s.task_id = t.id JOIN candidate AS c ON c.subtask_id = s.id
+            WHERE t.source = :source AND c.status = 'done' GROUP BY c.model ORDER BY c.model
+            """
+        ),
+        {"source": source},
+    )
+    revisions = {row.model: row.revision for row in models}
+    judges = connection.execute(
+        text(
+            """
+            SELECT v.judge, min(v.method) AS method, string_agg(DISTINCT v.judge_model, ' ') AS model,
+                   string_agg(DISTINCT v.prompt_version, ' ') AS prompt
+            FROM task AS t JOIN subtask AS s ON s.task_id = t.id JOIN verdict AS v ON v.subtask_id = s.id
+            WHERE t.source = :source AND v.method NOT IN ('only_candidate', 'fallback')
+            GROUP BY v.judge ORDER BY v.judge
+            """
+        ),
+        {"source": source},
+    )
+    return revisions, {row.judge: {"method": row.method, "model": row.model, "prompt": row.prompt} for row in judges}

@@ -66,9 +66,18 @@ def _stem(word: str) -> str:
 
 
 def fault_of(
-    original: str, rewrite: str, known: Sequence[str], *, new_words: float, length: tuple[float, float]
+    original: str,
+    rewrite: str,
+    known: Sequence[str],
+    *,
+    new_words: float,
+    length: tuple[float, float],
+    noise: Sequence[str] = (),
 ) -> str | None:
     """Why a rewrite is not taken, in one sentence; None where it is. `known`: texts whose words are no new claims."""
+    for term in noise:
+        if term.lower() in rewrite.lower() and term.lower() not in original.lower():
+            return f"It says {term!r}."
     return next(_faults(original, rewrite, " ".join((original, *known)), new_words, length), None)
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from db.curation import read_job
 from db.curation_records import kept_page
 from db.curation_report import funnel
+from db.curation_tasks import asked_of
 from db.engine import engine_of, transaction
 from db.errors import BakeoffError, RefusedNow
 from db.schema_curation import JobState
@@ -47,6 +48,7 @@ def export_job(settings: Settings, name: str, folder: Path) -> dict[str, Any]:
     with transaction(engine) as connection:
         job = read_job(connection, name)
         stages = funnel(connection, job.id, job.recipe["stages"])
+        models, judges = asked_of(connection, job.source)
     if job.status != JobState.DONE:
         raise RefusedNow(
             f"The curation job {name!r} is {job.status}, not done; `bakeoff curate resume {name}` runs it."
@@ -55,7 +57,7 @@ def export_job(settings: Settings, name: str, folder: Path) -> dict[str, Any]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         files = [_write_kept(engine, job, recipe, folder), _write_pairs(engine, job, folder)]
-        manifest = _manifest(settings, job, recipe, stages, files)
+        manifest = _manifest(job, recipe, stages, files) | {"models": models, "judges": judges}
         with transaction(engine) as connection, _replaced(folder / "report.html") as file:
             file.write(report_of(connection, job))
         with _replaced(folder / "manifest.json") as file:
@@ -65,18 +67,13 @@ def export_job(settings: Settings, name: str, folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _manifest(
-    settings: Settings, job: Job, recipe: Recipe, stages: list[dict[str, Any]], files: list[dict[str, Any]]
-) -> dict[str, Any]:
-    named = {name for table in recipe.tables.values() for name in table.get("models", ())}
-    known = settings.registry.models
+def _manifest(job: Job, recipe: Recipe, stages: list[dict[str, Any]], files: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "form": FORM,
         "job": job.name,
         "recipe": recipe.shown,
         "recipe_sha256": job.recipe_hash,
         "inputs": [{key: entry[key] for key in ("name", "sha256", "records")} for entry in job.inputs],
-        "models": {name: known[name].exact_revision for name in sorted(named) if name in known},
         "stages": stages,
         "notes": notes_of(job),
         "files": files,

@@ -30,10 +30,10 @@ def killed_run(system: Installation, stage: str, number: int, moment: str, recip
     return subprocess.run(command, env=environment, capture_output=True, timeout=300, check=False).returncode
 
 
-def export(system: Installation, job: str, folder: Path) -> dict[str, bytes]:
-    """The files that a job leaves, by name."""
-    done = system.run("curate", "export", job, "--out", str(folder))
-    assert done.code == 0, done.err
+def finished(system: Installation, recipe: str, folder: Path) -> dict[str, bytes]:
+    """Run a job to its end; the files that it leaves, by name."""
+    done = system.run("curate", "run", recipe, "--out", str(folder), timeout=600)
+    assert done.code == 0, done.err + system.logs()
     return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from scheduler.evaluation.running import as_toml
 from tests.conftest import Installation, make_installation
-from tests.faults.curation_kills import KILLED, everywhere, export, killed_run
+from tests.faults.curation_kills import KILLED, everywhere, finished, killed_run
 from tests.integration.curation_parts import EVERYTHING, LEAKED, conversations, registry, with_faults, write_array
 
 MODELS = ("alpha", "beta", "rewarder", "embedder", "ifd", "given-original", "given-rewrite")
@@ -50,15 +50,11 @@ def compare(
 ) -> int:
     """Run one job in peace and one with kills; returns how many kills there were."""
     quiet, disturbed = recipes(folder, count, without)
-    done = system.run("curate", "run", quiet, "--json", timeout=600)
-    assert done.code == 0, done.err + system.logs()
+    expected = finished(system, quiet, folder / "out-quiet")
     codes = [killed_run(system, *place, disturbed) for place in where]
     assert set(codes) <= {0, KILLED}
-    done = system.run("curate", "run", disturbed, "--json", timeout=600)
-    assert done.code == 0, done.err + system.logs()
+    found = finished(system, disturbed, folder / "out-kills")
 
-    expected = export(system, "quiet", folder / "out-quiet")
-    found = export(system, "kills", folder / "out-kills")
     assert set(expected) == {"kept.json", "preferences.jsonl", "manifest.json", "report.html"}
     for name, content in expected.items():
         assert found[name].replace(b"kills", b"quiet") == content.replace(b"kills", b"quiet"), name
@@ -82,6 +78,7 @@ def test_a_job_that_is_killed_leaves_what_one_in_peace_leaves(system: Installati
 
 
 @pytest.mark.faults
+@pytest.mark.timeout(3600)
 def test_two_thousand_records_killed_in_every_stage(system: Installation, tmp_path: Path) -> None:
     where = everywhere()
 
@@ -104,6 +101,7 @@ keep = 0.5
 
 @pytest.mark.faults
 @pytest.mark.weights
+@pytest.mark.timeout(1800)
 def test_what_a_real_model_has_said_is_never_generated_again(
     servers: tuple[str, str], template: str, tmp_path: Path
 ) -> None:
@@ -140,11 +138,10 @@ def real_run(system: Installation, folder: Path, *, kills: bool) -> dict[str, by
         said = done_outputs(system)
         system.stop("smollm2", signal.SIGKILL)
         system.start("smollm2", "worker", "smollm2-135m")
-    done = system.run("curate", "run", str(recipe), timeout=600)
-    assert done.code == 0, done.err + system.logs()
+    left = finished(system, str(recipe), folder / "out")
     if kills:
         assert said.items() <= done_outputs(system).items()
-    return export(system, "real", folder / "out")
+    return left
 
 
 def done_outputs(system: Installation) -> dict[str, tuple[str, str, int]]:

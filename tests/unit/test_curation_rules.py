@@ -83,10 +83,11 @@ ORIGINAL = "The 2 suitcases in Paris are brown. They were made in 1950 by Louis 
             "content words are new",
         ),
         (f"<image> {ORIGINAL}", "placeholders"),
+        (f"{ORIGINAL} I apologize.", "says 'I apologize'"),
     ],
 )
 def test_a_rewrite_keeps_what_was_said_and_adds_nothing(rewrite: str, why: str | None) -> None:
-    found = fault_of(ORIGINAL, rewrite, [], new_words=0.2, length=(0.5, 2.0))
+    found = fault_of(ORIGINAL, rewrite, [], new_words=0.2, length=(0.5, 2.0), noise=("I apologize",))
 
     assert (why is None) == (found is None), found
     assert why is None or why in str(found)

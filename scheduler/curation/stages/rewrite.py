@@ -6,6 +6,7 @@ is replaced either: which of the two is better, `review` decides.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -16,6 +17,7 @@ from scheduler.curation.found import answers_of
 from scheduler.curation.prompting import PROMPTS, check_prompt
 from scheduler.curation.stages import StageOptions
 from scheduler.curation.stages.asking import Ask, Asking
+from scheduler.curation.stages.validate import NOISE
 from scheduler.curation.turns import captions_of, turns_of
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from scheduler.curation.recipe import Input
     from scheduler.curation.run import Run
 
+_TAGS = re.compile(r"</?\s*answer\s*>", re.IGNORECASE)  # of the prompt: small models say them after it
+
 
 class RewriteOptions(StageOptions):
     """`models`: the inner model, one; `new_words`: share of a rewrite's content words that nobody said before."""
@@ -34,6 +38,8 @@ class RewriteOptions(StageOptions):
     models: tuple[str, ...] = Field((), max_length=1)
     params: dict[str, Any] = Field({}, description="handed to the models: max_new_tokens ...")
     prompt: str = "rewrite-1"
+    captions: bool = Field(default=False, description="show them to the inner model; small ones repeat them")
+    noise: tuple[str, ...] = Field(NOISE, description="texts that a rewrite may not have where the original has none")
     new_words: float = Field(0.2, ge=0, le=1)
     length: tuple[float, float] = (0.5, 2.0)
 
@@ -56,7 +62,7 @@ class Rewrite(Asking[RewriteOptions]):
             "candidates": 1,
             "params": self.options.params,
         }
-        captions = captions_of(record.data, self.names)
+        captions = captions_of(record.data, self.names) if self.options.captions else []
         turns = turns_of(record.data, self.names)
         return [
             Ask(
@@ -76,13 +82,14 @@ class Rewrite(Asking[RewriteOptions]):
         turns = turns_of(record.data, self.names)
         for one, answer, outcome in zip(turns, answers_of(record, self.names, self.number), outcomes, strict=True):
             winner = outcome.winner
-            text = "" if winner is None else winner.text.strip()
+            text = "" if winner is None else _TAGS.sub("", winner.text).strip()
             fault = fault_of(
                 answer,
                 text,
                 [one.asked, *captions],
                 new_words=self.options.new_words,
                 length=self.options.length,
+                noise=self.options.noise,
             )
             if fault is None and text == answer:
                 fault = "It is the original."

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 #: Words that say that a model refused, a page was scraped, or a template was left as it was.
 NOISE = (
     "as an ai language model", "as a language model", "i cannot see the image", "i can't see the image",
-    "i'm sorry, but i can", "i am sorry, but i can", "i'm unable to", "lorem ipsum", "[insert", "{{", "<script", "<div",
-    "<html", "http://", "https://", "click here", "all rights reserved", "undefined",
-    "traceback (most recent call last)",
+    "i'm sorry, but i can", "i am sorry, but i can", "i apologize, but", "can't assist with", "i'm unable to",
+    "lorem ipsum", "[insert", "{{", "<script", "<div", "<html", "http://", "https://", "click here",
+    "all rights reserved", "traceback (most recent call last)",
 )  # fmt: skip
 
 _ODD = re.compile(r"""[^\w\s.,;:!?'"()/\u2018\u2019\u201c\u201d\u2013\u2014\u2026-]""")
