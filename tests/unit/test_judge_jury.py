@@ -159,6 +159,12 @@ def test_where_the_longer_is_mostly_better_the_shorter_weighs_more(monkeypatch: 
     assert 0 < length < 0.9 * fit(examples).weights.weights["length"]
 
 
+def test_where_the_shorter_is_always_better_that_is_learned() -> None:
+    rows = ({"length": 1.0}, {"length": 0.0})
+    examples = [Example(group=str(number), features=rows, scores=(0.0, 1.0)) for number in range(60)]
+    assert fit(examples).weights.weights["length"] < -1
+
+
 def test_cheap_weights_foretell_what_a_better_informed_judge_says() -> None:
     # given a better informed judge that goes by one feature, of which another is a trace
     dice = random.Random(5)  # noqa: S311

@@ -235,7 +235,7 @@ def _pairs(examples: Sequence[Example], names: Sequence[str]) -> _Pairs:
     if len(weight):
         if "length" in place:
             shorter = table[:, place["length"]] < 0
-            weight[shorter] *= ((~shorter).sum() / max(1, shorter.sum())) ** EVENED
+            weight[shorter] *= max(1.0, (~shorter).sum() / max(1, shorter.sum())) ** EVENED
         weight = weight / weight.mean()
     return _Pairs(rows=table, weights=weight, folds=np.array(folds, dtype=int))
 
