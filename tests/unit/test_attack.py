@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from db.errors import UsageError
 from db.registry import JudgeEntry
 from db.settings import load_settings
-from scheduler.evaluation.attack.attacks import OURS, Attack, read_attacks
+from scheduler.evaluation.attack.attacks import HELD_OUT, OURS, Attack, attack_file, read_attacks
 from scheduler.evaluation.attack.command import attack_command
 from scheduler.evaluation.attack.hosts import Host, default_sets, hosts_of
 from scheduler.evaluation.attack.measure import Trial, figures, interval, run_trials
@@ -53,12 +53,17 @@ def hosts(tmp_path: Path) -> list[Host]:
     return hosts_of([read_set(pairs(tmp_path))], "report", 4)
 
 
-def test_our_attacks_are_many_of_many_families() -> None:
-    attacks = read_attacks(OURS)
+@pytest.mark.parametrize("name", ["known", "held-out"])
+def test_our_attacks_are_many_of_many_families(name: str) -> None:
+    attacks = read_attacks(attack_file(name))
     assert len(attacks) >= 30
     assert len({attack.id for attack in attacks}) == len(attacks)
     assert len({attack.family for attack in attacks}) >= 10
     assert all(attack.on("OUTPUT", "REQUEST").strip() for attack in attacks)
+
+
+def test_no_family_is_both_known_and_held_out() -> None:
+    assert not {one.family for one in read_attacks(OURS)} & {one.family for one in read_attacks(HELD_OUT)}
 
 
 def test_an_attack_stands_around_the_output_or_replaces_it() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,7 +11,7 @@ import typer
 from db.errors import UsageError
 from db.registry import read_registry
 from db.settings import load_settings
-from scheduler.evaluation.attack.attacks import OURS, Attack, read_attacks
+from scheduler.evaluation.attack.attacks import Attack, attack_file, read_attacks
 from scheduler.evaluation.attack.hosts import Host, default_sets, hosts_of
 from scheduler.evaluation.attack.measure import figures, run_trials
 from scheduler.evaluation.judges.bench import LEARNING_TIME, learns, nameless_entry
@@ -54,7 +53,9 @@ def attack_command(
     plain: Annotated[
         str | None, typer.Option(help="The judge shown beside it; default: the same language model alone; or `none`.")
     ] = None,
-    attacks: Annotated[Path, typer.Option(help="Attacks, JSON lines: id, family, text.")] = OURS,
+    attacks: Annotated[
+        str, typer.Option(help="`known`, `held-out`, or a file of attacks: JSON lines with id, family, text.")
+    ] = "known",
     families: Annotated[str, typer.Option(help="Only these families, parted by commas.")] = "",
     without: Annotated[str, typer.Option(help="Not these families, parted by commas.")] = "",
     hosts: Annotated[
@@ -81,7 +82,7 @@ def attack_command(
     bench = Bench(
         sets=sets,
         hosts=hosts_of(sets, split, candidates),
-        attacks=read_attacks(attacks, _names(families), _names(without)),
+        attacks=read_attacks(attack_file(attacks), _names(families), _names(without)),
         wanted=hosts,
         candidates=candidates,
         seconds=seconds,

@@ -9,7 +9,7 @@ import typer
 
 from db.errors import UsageError
 from db.settings import load_settings
-from scheduler.evaluation.attack.attacks import OURS
+from scheduler.evaluation.attack.attacks import PACKAGED, attack_file
 from scheduler.evaluation.report.page import page_of
 from scheduler.evaluation.report.parts import PLAIN, Wanted, finished_parts, run_parts, there, write_json
 from scheduler.evaluation.report.results import results_of
@@ -36,7 +36,9 @@ def report_command(
     attacked: Annotated[
         str, typer.Option(help=f"Judges to attack; `{PLAIN}`: the language model alone; `none`.")
     ] = f"jury,cascade,{PLAIN}",
-    attacks: Annotated[list[Path] | None, typer.Option(help="Files of attacks, repeatable; default: ours.")] = None,
+    attacks: Annotated[
+        list[str] | None, typer.Option(help="`known`, `held-out` or a file of attacks, repeatable; default: both.")
+    ] = None,
     hosts_from: Annotated[str, typer.Option(help="Sets whose answers attack.")] = ",".join(HOSTS),
     hosts: Annotated[int, typer.Option(min=1, help="Answers attacked, each by every attack.")] = 10,
     limit: Annotated[int | None, typer.Option(min=1, help="Rows to report of a set, at most.")] = None,
@@ -59,7 +61,7 @@ def report_command(
         selections=found["selection"][0],
         pairs=found["pairs"][0],
         attacked=_names(attacked),
-        attack_files=tuple(attacks or (OURS,)),
+        attack_files=tuple(attack_file(name) for name in attacks or PACKAGED),
         hosts_from=found["hosts"][0],
         judge_model=judge_model,
         excluded=tuple(exclude_model or (STRONGEST,)),
