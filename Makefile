@@ -30,7 +30,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/.demo
 
-.PHONY: install weights demo test test-unit test-faults bench lint check format clean
+.PHONY: install weights demo test test-unit test-api test-faults bench lint check format clean
 install: $(VENV)/.demo ## Install Bakeoff and the engines of the demo into .venv
 
 weights: $(VENV)/.demo ## Fetch and verify the weights of the demo profile
@@ -45,6 +45,9 @@ test: $(VENV)/.dev ## All tests: unit and integration, with real servers, worker
 
 test-unit: $(VENV)/.dev ## The tests that start no server
 	$(BIN)/python -m pytest tests/unit
+
+test-api: $(VENV)/.dev ## The HTTP API: schemathesis with every check, security, clients (BAKEOFF_API_EXAMPLES, _SEED)
+	$(BIN)/python -m pytest tests/unit/test_api_*.py tests/integration/test_api_*.py -m "api or not api"
 
 test-faults: $(VENV)/.dev ## Kill everything there is under load (BAKEOFF_FAULT_SEED, _WAVE, _REPORT=FILE)
 	$(BIN)/python -m pytest tests/faults -m "faults or faults_smoke"

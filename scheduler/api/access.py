@@ -19,7 +19,7 @@ from starlette.concurrency import run_in_threadpool
 
 from db.engine import transaction
 from db.errors import SettingsError
-from db.keys import ApiKey, Scope, any_key, verified_key
+from db.keys import TOKEN, ApiKey, Scope, any_key, verified_key
 from scheduler.api.problems import Forbidden, TooMany, Unauthorized
 
 if TYPE_CHECKING:
@@ -116,6 +116,8 @@ class Access:
             return any_key(connection)
 
     async def _key(self, token: str) -> ApiKey | None:
+        if TOKEN.fullmatch(token) is None:
+            return None  # nobody asks the database about it
         digest = hashlib.sha256(token.encode()).digest()  # no key lies in memory longer than its request
         until, key = self._known.get(digest, (0.0, None))
         if until < time.monotonic():

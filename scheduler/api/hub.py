@@ -81,7 +81,7 @@ class Hub:
     def __init__(self, dsn: str, engine: Engine) -> None:
         self._dsn = dsn
         self._engine = engine
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # `close` is called by a signal, maybe while its own thread holds it
         self._tasks: dict[UUID, set[Watcher]] = {}
         self._seen: dict[UUID, dict[str, Any]] = {}
         self._feeds: set[Watcher] = set()
