@@ -55,13 +55,12 @@ def list_command(as_json: AsJson = False) -> None:
     if as_json:
         print_json([asdict(key) for key in keys])
         return
-    out = table("key", "name", "scopes", "source", "made", "used", "state", wrap=("name",))
+    out = table("key", "name", "scopes", "source", "last used", "state", wrap=("name", "scopes", "source"))
     for key in keys:
-        used = f"{key.last_used_at:%Y-%m-%d %H:%M}" if key.last_used_at else "never"
-        standing = state("cancelled" if key.revoked_at else "active")
-        scopes = ", ".join(key.scopes)
-        made = f"{key.created_at:%Y-%m-%d}"
-        out.add_row(str(key.id), short(key.name), scopes, short(key.source or "every one"), made, used, standing)
+        used = f"{key.last_used_at:%Y-%m-%d}" if key.last_used_at else "never"
+        standing = "revoked" if key.revoked_at else "active"
+        source = short(key.source or "every one")
+        out.add_row(str(key.id), short(key.name), ", ".join(key.scopes), source, used, state(standing))
     console.print(out if keys else "No keys yet; `bakeoff keys create` makes one.")
 
 

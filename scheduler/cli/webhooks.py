@@ -54,10 +54,10 @@ def list_command(as_json: AsJson = False) -> None:
     if as_json:
         print_json([asdict(webhook) for webhook in webhooks])
         return
-    out = table("webhook", "source", "state", "url", "reason")
+    out = table("webhook", "state", "source", "url", "reason", wrap=("source", "url", "reason"))
     for one in webhooks:
-        standing = state("cancelled" if one.stopped_at else "active")
-        out.add_row(str(one.id), short(one.source or "all"), standing, short(one.url, 80), short(one.reason))
+        standing = state("stopped" if one.stopped_at else "active")
+        out.add_row(str(one.id), standing, short(one.source or "all"), short(one.url, 80), short(one.reason))
     console.print(out if webhooks else "No webhooks yet; `bakeoff webhooks add` makes one.")
 
 
@@ -83,17 +83,10 @@ def deliveries_command(
     if as_json:
         print_json(rows)
         return
-    out = table("delivery", "task", "state", "tries", "answered", "error")
+    out = table("delivery", "state", "tries", "answered", "error", wrap=("error",))
     for row in rows:
         answered = str(row["answered"] or "")
-        out.add_row(
-            str(row["id"]),
-            str(row["task_id"]),
-            state(row["status"]),
-            str(row["attempt"]),
-            answered,
-            short(row["error"]),
-        )
+        out.add_row(str(row["id"]), state(row["status"]), str(row["attempt"]), answered, short(row["error"], 200))
     console.print(out if rows else "Nothing was delivered yet.")
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -356,6 +357,8 @@ def test_the_figures_are_of_the_registry_and_read_by_prometheus(
     assert found["bakeoff_schedulers"][0].value == 1
     assert {one.labels["model"] for one in found["bakeoff_wave_size_recent"]} <= {"alpha", "beta", "gamma", "reader-a"}
     assert {one.labels["model"] for one in found["bakeoff_leases_lost"]} >= {"alpha", "hearer"}
+    page = (Path(__file__).resolve().parents[2] / "docs" / "api.md").read_text()
+    assert [name for name in found if f"`{name}`" not in page] == []
 
 
 # --- webhooks
