@@ -169,6 +169,22 @@ def mark_asked(connection: Connection, job: UUID, stage: int, positions: Sequenc
     )
 
 
+def ask_again(connection: Connection, job: UUID, stage: int) -> None:
+    """Records whose tasks were stored by a run that ended: they are stored again, which changes nothing where they are.
+
+    Where they were pruned meanwhile, nobody would ever answer.
+    """
+    connection.execute(
+        text(
+            """
+            UPDATE curation_record SET step = 0
+            WHERE job_id = :job AND fate = 'pending' AND stage = :stage AND step = 1
+            """
+        ),
+        {"job": job, "stage": stage},
+    )
+
+
 def mark_scored(connection: Connection, job: UUID, stage: int, name: str, scored: Sequence[Scored]) -> None:
     """The tasks of these records ended: keep what they came to."""
     if not scored:

@@ -38,9 +38,10 @@ def finished(system: Installation, recipe: str, folder: Path) -> dict[str, bytes
 
 
 def everywhere() -> list[tuple[str, int, str]]:
-    """In every stage before and after its first commit, where models are asked after its third one, too."""
-    return [
-        (stage, number, moment)
-        for stage in STAGES
-        for number, moment in ((1, "before"), (1, "after"), *([(3, "after")] if stage in ASKING else []))
-    ]
+    """In every stage before and after its first commit.
+
+    Where models are asked, the first one changes nothing: before the second one tasks are stored and nobody has noted it.
+    """
+    alone = [(stage, 1, moment) for stage in STAGES if stage not in ASKING for moment in ("before", "after")]
+    moments = ((2, "before"), (2, "after"), (4, "after"))
+    return alone + [(stage, number, moment) for stage in ASKING for number, moment in moments]

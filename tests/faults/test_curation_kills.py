@@ -69,8 +69,8 @@ def compare(
 
 @pytest.mark.faults_smoke
 def test_a_job_that_is_killed_leaves_what_one_in_peace_leaves(system: Installation, tmp_path: Path) -> None:
-    where = [("load", 2, "before"), ("near", 1, "after"), ("questions", 1, "before"), ("answers", 2, "after"),
-             ("review", 1, "before")]  # fmt: skip
+    where = [("load", 2, "before"), ("near", 1, "after"), ("questions", 2, "before"), ("answers", 3, "after"),
+             ("review", 2, "before")]  # fmt: skip
 
     killed = compare(system, tmp_path, 24, where, "ifd", "diversity")
 
@@ -133,7 +133,7 @@ def real_run(system: Installation, folder: Path, *, kills: bool) -> dict[str, by
     system.start("smollm2", "worker", "smollm2-135m")
     system.wait_ready(3, timeout=240)
     if kills:
-        for number, moment in ((1, "before"), (2, "after"), (3, "before")):
+        for number, moment in ((2, "before"), (3, "after"), (4, "before")):
             assert killed_run(system, "answers", number, moment, str(recipe)) == KILLED
         said = done_outputs(system)
         system.stop("smollm2", signal.SIGKILL)

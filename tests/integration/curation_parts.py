@@ -149,7 +149,7 @@ def with_faults(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     leak = json.loads(json.dumps(records[0]))
     leak["conversations"][0]["value"] = "<image>\nWhy do the seven old sailors sing so loudly near the harbour wall?"
     noise = json.loads(json.dumps(records[0]))
-    noise["conversations"][1]["value"] = "I'm sorry, but I cannot see it."
+    noise["conversations"][1]["value"] = "<script>alert(1)</script> I'm sorry, but I cannot see it."
     return [*records, records[3], near, leak, noise, {"id": "x", "conversations": []}]
 
 

@@ -11,7 +11,17 @@ from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from db.curation_records import Dropped, Scored, count_at, drop, mark_asked, mark_scored, page_of, pass_scored
+from db.curation_records import (
+    Dropped,
+    Scored,
+    ask_again,
+    count_at,
+    drop,
+    mark_asked,
+    mark_scored,
+    page_of,
+    pass_scored,
+)
 from db.curation_tasks import ended_keys, outcomes_of
 from db.errors import BakeoffError
 from db.logs import get_logger
@@ -66,9 +76,9 @@ class Asking(Stage[O]):
     def run(self, run: Run) -> None:
         """Ask about every record that stands before the stage. Raises `BakeoffError` where every task failed."""
         self.prepare(run)
-        with run.reading() as connection:
-            waiting = count_at(connection, run.job.id, self.number)
-        left = waiting.get(Step.NEW, 0) + waiting.get(Step.ASKED, 0)
+        with run.changing() as connection:
+            ask_again(connection, run.job.id, self.number)
+            left = count_at(connection, run.job.id, self.number).get(Step.NEW, 0)
         if left:
             self._warn_where_nobody_serves(run)
             self._ask_all(run, left)

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from db.curation_records import Dropped, Scored, decide, entered
 from db.curation_tasks import outcomes_of
+from db.errors import BakeoffError
 from scheduler.curation.stages import StageOptions
 from scheduler.curation.stages.asking import PAGE, Ask, Asking, failed
 from scheduler.curation.turns import turns_of
@@ -93,6 +94,11 @@ class Diversity(Asking[DiversityOptions]):
             keys = [self._key(position, 0) for position in positions[start : start + PAGE]]
             with run.reading() as connection:
                 outcomes = outcomes_of(connection, run.job.source, keys)
+            if len(outcomes) < len(keys):
+                raise BakeoffError(
+                    f"Stage {self.name}: tasks with vectors were pruned, so old records cannot be compared with new "
+                    "ones. Run everything under another name."
+                )
             rows += [np.asarray(said_by(outcomes[key]), dtype=np.float32) for key in keys]
         return np.stack(rows)
 
