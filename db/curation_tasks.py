@@ -24,10 +24,14 @@ class Said:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """A task that ended, and what its models said, the winner first, then by the judge's ranking."""
+    """A task that ended, and what its models said, the winner first, then by the judge's ranking.
+
+    `asked` counts the models that were asked; one that could not be had was not.
+    """
 
     status: str
     error: str | None
+    asked: int
     said: list[Said]
 
     @property
@@ -49,7 +53,9 @@ def outcomes_of(connection: Connection, source: str, keys: Sequence[str]) -> dic
                 FROM subtask AS s JOIN candidate AS c ON c.subtask_id = s.id JOIN verdict AS v ON v.subtask_id = s.id
                 LEFT JOIN LATERAL jsonb_array_elements_text(v.ranking) WITH ORDINALITY AS place (id, n)
                        ON place.id = c.id::text
-                WHERE s.task_id = t.id AND c.status = 'done'), '[]') AS said
+                WHERE s.task_id = t.id AND c.status = 'done'), '[]') AS said, (
+                SELECT count(*) FROM subtask AS s JOIN candidate AS c ON c.subtask_id = s.id
+                WHERE s.task_id = t.id AND c.error ->> 'code' IS DISTINCT FROM 'model_unavailable') AS asked
             FROM task AS t
             WHERE t.source = :source AND t.idempotency_key = ANY(CAST(:keys AS text[])) AND t.finished_at IS NOT NULL
             """
@@ -57,22 +63,23 @@ def outcomes_of(connection: Connection, source: str, keys: Sequence[str]) -> dic
         {"source": source, "keys": list(keys)},
     )
     return {
-        row.key: Outcome(status=row.status, error=row.error, said=[Said(**one) for one in row.said]) for row in rows
+        row.key: Outcome(status=row.status, error=row.error, asked=row.asked, said=[Said(**one) for one in row.said])
+        for row in rows
     }
 
 
-def ended_keys(connection: Connection, source: str, keys: Sequence[str]) -> set[str]:
-    """Those of these keys whose task ended."""
+def ended_by_key(connection: Connection, source: str, keys: Sequence[str]) -> dict[str, bool]:
+    """Of those of these keys that have a task, whether it ended."""
     rows = connection.execute(
         text(
             """
-            SELECT idempotency_key FROM task
-            WHERE source = :source AND idempotency_key = ANY(CAST(:keys AS text[])) AND finished_at IS NOT NULL
+            SELECT idempotency_key AS key, finished_at IS NOT NULL AS ended FROM task
+            WHERE source = :source AND idempotency_key = ANY(CAST(:keys AS text[]))
             """
         ),
         {"source": source, "keys": list(keys)},
     )
-    return set(rows.scalars())
+    return {row.key: row.ended for row in rows}
 
 
 def asked_of(connection: Connection, source: str) -> tuple[dict[str, str], dict[str, dict[str, str | None]]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Installation, make_installation
+from tests.conftest import Installation, make_installation, wait_until
 from tests.integration.curation_parts import EVERYTHING, LEAKED, conversations, registry, with_faults, write_array
 
 pytestmark = pytest.mark.integration
@@ -151,3 +151,28 @@ def test_a_set_that_asks_nothing_ends_a_job_as_failed(system: Installation, tmp_
     assert failed.code == 2
     assert "has none of the fields riddle" in failed.err
     assert system.query("SELECT status FROM curation_job WHERE name = 'setless'")[0].status == "failed"
+
+
+def test_a_model_that_was_away_is_asked_again(installation: Installation, tmp_path: Path) -> None:
+    # given two models to choose from, of which one has no worker yet
+    installation.models_file.write_text(registry("alpha", "beta"))
+    installation.settings["BAKEOFF_SETTLE_SECONDS"] = "0"
+    text = 'stages = ["validate", "answers"]\n[input]\nfile = "FILE"\n[answers]\nmodels = ["alpha", "beta"]\nkeep = 1.0'
+    path = recipe(tmp_path, "away", text, conversations(4))
+    installation.start("scheduler", "scheduler")
+    installation.start("alpha", "worker", "alpha", "--judge")
+    installation.wait_ready(2)
+
+    # when it comes after the tasks were answered without it
+    installation.start("run", "curate", "run", path)
+    done = "SELECT count(*) FROM task WHERE source = 'curation:away' AND status = 'done'"
+    wait_until(lambda: installation.query(done)[0][0] == 6, 60, installation.logs)
+    installation.start("beta", "worker", "beta")
+
+    # then both are asked, and nothing is settled by one alone
+    finished = "SELECT 1 FROM curation_job WHERE name = 'away' AND status = 'done'"
+    wait_until(lambda: bool(installation.query(finished)), 60, installation.logs)
+    fates = installation.query(
+        "SELECT fate, scores ? 'answers' AS scored, count(*) AS n FROM curation_record GROUP BY 1, 2"
+    )
+    assert [tuple(row) for row in fates] == [("kept", True, 4)]

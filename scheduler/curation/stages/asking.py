@@ -22,7 +22,7 @@ from db.curation_records import (
     page_of,
     pass_scored,
 )
-from db.curation_tasks import ended_keys, outcomes_of
+from db.curation_tasks import ended_by_key, outcomes_of
 from db.errors import BakeoffError
 from db.logs import get_logger
 from db.schema_curation import Step
@@ -32,7 +32,9 @@ from scheduler.submit import NewTask, submit_many
 from scheduler.waiting import POLL_SECONDS, Notices
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
+
+    from sqlalchemy import Connection
 
     from db.curation_records import Record
     from db.curation_tasks import Outcome
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
+MOST_AGAIN = 5  # repetitions of a task whose models were not all there
 PAGE = 250  # records whose tasks are stored, or read, together
 
 
@@ -52,6 +55,11 @@ class Ask:
     request: str
     capability: str
     options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def wants(self) -> int:
+        """How many models must have been asked."""
+        return len(self.options.get("models", ())) or 1
 
 
 class Asking(Stage[O]):
@@ -117,7 +125,7 @@ class Asking(Stage[O]):
         for one in unfit:
             del asks[one.position]
         page = [record for record in page if record.position in asks]
-        tasks = [self._task(run, position, ask) for position, own in asks.items() for ask in own]
+        tasks = [self._task(run, self.key(place, ask.turn), ask) for place, own in asks.items() for ask in own]
         size = run.settings.max_bulk
         for start in range(0, len(tasks), size):
             submit_many(run.settings, tasks[start : start + size])
@@ -137,36 +145,67 @@ class Asking(Stage[O]):
                 if not page:
                     return read, lost
                 after = page[-1].position
-                keys = {record.position: self._keys(record) for record in page}
-                ended = ended_keys(connection, run.job.source, [key for own in keys.values() for key in own])
-                ready = [record for record in page if ended.issuperset(keys[record.position])]
-                wanted = [key for record in ready for key in keys[record.position]]
-                outcomes = outcomes_of(connection, run.job.source, wanted)
-            settled = [self.settle(record, [outcomes[key] for key in keys[record.position]]) for record in ready]
+                ended = self._ended(run, connection, page)
+                live = live_queues(live_workers(connection, run.settings.worker_timeout))
+            again = [self._again(run, record, found, live) for record, found in ended]
+            submit_many(run.settings, [task for tasks in again for task in tasks or ()])
+            ready = [one for one, tasks in zip(ended, again, strict=True) if tasks is None]
+            settled = [self.settle(record, [outcome for _, outcome in found]) for record, found in ready]
             if ready:
                 with run.changing() as connection:
                     self._store(run, connection, settled)
             read += len(ready)
-            lost += sum(not any(outcomes[key].said for key in keys[record.position]) for record in ready)
+            lost += sum(not any(outcome.said for _, outcome in found) for _, found in ready)
+
+    def _ended(
+        self, run: Run, connection: Connection, page: Sequence[Record]
+    ) -> list[tuple[Record, list[tuple[str, Outcome]]]]:
+        """The records of a page whose latest tasks all ended, with key and outcome of each."""
+        bases = {record.position: [self.key(record.position, ask.turn) for ask in self.asks(record)] for record in page}
+        latest = latest_of(connection, run.job.source, [base for own in bases.values() for base in own])
+        ready = [record for record in page if all(latest.get(base, ("", False))[1] for base in bases[record.position])]
+        keys = {record.position: [latest[base][0] for base in bases[record.position]] for record in ready}
+        outcomes = outcomes_of(connection, run.job.source, [key for own in keys.values() for key in own])
+        return [(record, [(key, outcomes[key]) for key in keys[record.position]]) for record in ready]
+
+    def _again(
+        self, run: Run, record: Record, found: Sequence[tuple[str, Outcome]], live: Collection[str]
+    ) -> list[NewTask] | None:
+        """Tasks in the place of those that did not ask everybody: a worker was away, and nobody chose its model.
+
+        None where nothing is to be repeated; no task while somebody is still away. What a model said before is answered
+        from the stored outputs where it caches.
+        """
+        asks = zip(self.asks(record), found, strict=True)
+        short = [(ask, key) for ask, (key, outcome) in asks if outcome.asked < ask.wants and _number(key) < MOST_AGAIN]
+        if not short:
+            return None
+        if not all(self._served(run, ask, live) for ask, _ in short):
+            return []
+        return [self._task(run, f"{self.key(record.position, ask.turn)}/{_number(key) + 1}", ask) for ask, key in short]
+
+    def _served(self, run: Run, ask: Ask, live: Collection[str]) -> bool:
+        """Whether everybody who is named can be asked now; where nobody is, whether anybody can."""
+        known = run.settings.registry
+        named = [known.model(name).queue in live for name in ask.options.get("models", ())]
+        return all(named) if named else any(model.queue in live for model in known.candidates_for(ask.capability))
 
     def _store(self, run: Run, connection: Any, settled: Sequence[Scored | Dropped]) -> None:
         drop(connection, run.job.id, self.number, [one for one in settled if isinstance(one, Dropped)])
         scored = [one for one in settled if isinstance(one, Scored)]
         mark_scored(connection, run.job.id, self.number, self.name, scored)
 
-    def _keys(self, record: Record) -> list[str]:
-        return [self._key(record.position, ask.turn) for ask in self.asks(record)]
-
-    def _key(self, position: int, turn: int) -> str:
+    def key(self, position: int, turn: int) -> str:
+        """The key of a record's first task about a turn."""
         return f"{self.name}/{position}/{turn}"
 
-    def _task(self, run: Run, position: int, ask: Ask) -> NewTask:
+    def _task(self, run: Run, key: str, ask: Ask) -> NewTask:
         return NewTask(
             request=ask.request,
             capability=ask.capability,
             source=run.job.source,
             options=ask.options,
-            idempotency_key=self._key(position, ask.turn),
+            idempotency_key=key,
         )
 
     def _warn_where_nobody_serves(self, run: Run) -> None:
@@ -183,6 +222,21 @@ class Asking(Stage[O]):
                     action="curation_waits",
                     job=run.job.name,
                 )
+
+
+def latest_of(connection: Connection, source: str, bases: Sequence[str]) -> dict[str, tuple[str, bool]]:
+    """Of each of these keys that has a task: the key of its latest one, and whether that ended."""
+    variants = {f"{base}/{number}" if number else base: base for base in bases for number in range(MOST_AGAIN + 1)}
+    found: dict[str, tuple[str, bool]] = {}
+    for key, ended in sorted(ended_by_key(connection, source, list(variants)).items(), key=lambda one: _number(one[0])):
+        found[variants[key]] = (key, ended)
+    return found
+
+
+def _number(key: str) -> int:
+    """Which repetition a key is of, 0 for the first task: `answers/17/0` and `answers/17/0/2`."""
+    parts = key.split("/")
+    return int(parts[3]) if len(parts) > 3 else 0
 
 
 def _unfit(position: int, asks: Sequence[Ask], settings: Settings) -> Dropped | None:

@@ -15,7 +15,7 @@ from db.curation_records import Dropped, Scored, decide, entered
 from db.curation_tasks import outcomes_of
 from db.errors import BakeoffError
 from scheduler.curation.stages import StageOptions
-from scheduler.curation.stages.asking import PAGE, Ask, Asking, failed
+from scheduler.curation.stages.asking import PAGE, Ask, Asking, failed, latest_of
 from scheduler.curation.turns import turns_of
 
 if TYPE_CHECKING:
@@ -91,10 +91,12 @@ class Diversity(Asking[DiversityOptions]):
 
         rows = []
         for start in range(0, len(positions), PAGE):
-            keys = [self._key(position, 0) for position in positions[start : start + PAGE]]
+            bases = [self.key(position, 0) for position in positions[start : start + PAGE]]
             with run.reading() as connection:
+                latest = latest_of(connection, run.job.source, bases)
+                keys = [latest[base][0] for base in bases if base in latest]
                 outcomes = outcomes_of(connection, run.job.source, keys)
-            if len(outcomes) < len(keys):
+            if len(outcomes) < len(bases):
                 raise BakeoffError(
                     f"Stage {self.name}: tasks with vectors were pruned, so old records cannot be compared with new "
                     "ones. Run everything under another name."
