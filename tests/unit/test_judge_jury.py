@@ -12,7 +12,7 @@ import pytest
 
 from db.errors import RegistryError, UsageError
 from db.registry import JudgeEntry
-from worker.judges import Answer, Question, create_judge, fitting
+from worker.judges import Answer, Question, create_judge
 from worker.judges.artifact import Artifact, Fitted, cascade_threshold, fit_capability, read_artifact, write_artifact
 from worker.judges.features import seen, with_models
 from worker.judges.fitting import Example, calibration, fit, fold_of, foretell
@@ -147,16 +147,6 @@ def test_too_few_preferences_are_said(examples: list[Example]) -> None:
 def test_folds_are_fixed() -> None:
     assert fold_of("x") == fold_of("x")
     assert {fold_of(str(number)) for number in range(100)} == {0, 1, 2, 3, 4}
-
-
-def test_where_the_longer_is_mostly_better_the_shorter_weighs_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    # given pairs of which the longer answer is better three times of four
-    rows = ({"length": 1.0}, {"length": 0.0})
-    examples = [Example(group=str(n), features=rows, scores=(1.0, 0.0) if n % 4 else (0.0, 1.0)) for n in range(200)]
-    length = fit(examples).weights.weights["length"]
-    # then length still speaks for an answer, by less than the pairs alone say
-    monkeypatch.setattr(fitting, "EVENED", 0.0)
-    assert 0 < length < 0.9 * fit(examples).weights.weights["length"]
 
 
 def test_where_the_shorter_is_always_better_that_is_learned() -> None:

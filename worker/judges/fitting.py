@@ -28,9 +28,6 @@ STRICTER = {"by:": 1.0, "votes": 1.0, "majority": 1.0, "alone": 1.0, "nll": 3.0,
 #: How strict with the others: two models are fitted and averaged, one that hears them and one that hardly does, which
 #: is steadier than to choose between the two on few groups.
 OTHERS = (10.0, 1000.0)
-#: Where the longer answer is better in most pairs, length stands for everything. A pair whose better answer is the
-#: shorter counts for more: by this power of how much rarer such pairs are.
-EVENED = 0.25
 RIDGE = 0.4  # the prior on weights that foretell strengths, in units of a pair
 STEPS = 30
 FEWEST_PAIRS = 20
@@ -233,9 +230,6 @@ def _pairs(examples: Sequence[Example], names: Sequence[str]) -> _Pairs:
             folds.append(fold_of(example.group))
     table, weight = np.array(rows).reshape(len(rows), len(names)), np.array(weights, dtype=float)
     if len(weight):
-        if "length" in place:
-            shorter = table[:, place["length"]] < 0
-            weight[shorter] *= max(1.0, (~shorter).sum() / max(1, shorter.sum())) ** EVENED
         weight = weight / weight.mean()
     return _Pairs(rows=table, weights=weight, folds=np.array(folds, dtype=int))
 
