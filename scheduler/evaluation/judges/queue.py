@@ -37,7 +37,7 @@ MODELS = "models"
 READY_WITHIN = 300.0  # seconds; a judge's weights are loaded on a machine that others may use too
 PATIENCE = 7200.0  # seconds for one round of verdicts, where no --seconds bound it
 SHORTEST = 1.0
-UNJUDGED = frozenset({"only_candidate", "fallback"})
+UNJUDGED = frozenset({"only_candidate", "only_passing", "fallback"})
 OWN = {
     "BAKEOFF_MAX_CANDIDATES": "16",
     "BAKEOFF_WAVE_SIZE": str(WAVE),
