@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 
 from db.errors import InvalidRequest
 from db.registry import JudgeEntry
@@ -13,12 +15,13 @@ from scheduler.requests import TaskOptions, parse_options
 from tests.unit.test_judge_rubric import Marker
 from tests.unit.test_judges import order, question
 from worker.judges import Decision, Question, create_judge
+from worker.judges.checking import IsNumber
 from worker.judges.expecting import Expect, lacks_components, merged
 from worker.judges.passing import decide, sift
 
 
 def expecting(*texts: str, **expect: Any) -> Question:
-    return Question(**(vars(question(*texts)) | {"expect": Expect.model_validate(expect)}))
+    return replace(question(*texts), expect=Expect.model_validate(expect) if expect else None)
 
 
 def decided(asked: Question, method: str, model: Any = None, **params: Any) -> Decision:
@@ -83,6 +86,57 @@ def test_a_regular_expression_takes_time_in_proportion_to_the_answer() -> None:
     # then this test ends at all
     held = expecting("a" * 50_000 + "!", "aa", checks=[{"check": "matches", "pattern": "^(a|a)*$"}])
     assert [one.text for one in sift(held).passing] == ["aa"]
+
+
+@pytest.mark.parametrize(
+    ("check", "answer"),
+    [
+        ({"check": "length", "of": "sentences", "most": 1}, "." * 200_000 + "a"),
+        ({"check": "mentions", "texts": [[f"w{i}-{j}" for j in range(20)] for i in range(80)], "never": True},
+         "lorem " * 33_000),
+        ({"check": "json", "schema": {"uniqueItems": True}}, json.dumps([{"a": n} for n in range(7_500)])),
+        ({"check": "json", "schema": {"items": {"enum": [f"name {n}" for n in range(1_000)]}}},
+         json.dumps(["name 999"] * 8_000)),
+    ],
+)  # fmt: skip
+def test_no_check_takes_longer_than_its_words_and_the_answers(check: dict[str, Any], answer: str) -> None:
+    # given what took minutes to hours while each part of one was set against each part of the other
+    # then this test ends at all
+    sift(expecting(answer, "short", checks=[check]))
+
+
+def test_an_answer_that_is_too_large_for_its_schema_fails_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.judges.schemas.MOST_STEPS", 1_000)
+    schema = {"items": {"allOf": [{"type": "integer"}] * 90}}
+    held = expecting(json.dumps([1] * 100), "[1]", checks=[{"check": "json", "schema": schema}])
+    sifted = sift(held)
+    assert [one.text for one in sifted.passing] == ["[1]"]
+    assert "more than 1000 steps" in sifted.faults[held.answers[0].id][0].why
+
+
+def test_items_are_unique_where_json_tells_them_apart() -> None:
+    schema = {"type": "array", "uniqueItems": True}
+    texts = ['[1, "1", true, [1], {"a": 1}]', "[1, 1.0]", '[{"a": 1, "b": [2]}, {"b": [2.0], "a": 1}]']
+    held = expecting(*texts, checks=[{"check": "json", "schema": schema}])
+    assert [one.text for one in sift(held).passing] == texts[:1]
+
+
+def test_numbers_out_of_reach_fail_an_answer_and_no_judge() -> None:
+    # given an answer at which the arithmetic of a schema overflows, and a judge that marks by that check
+    check = {"check": "json", "schema": {"multipleOf": 0.01}, "weight": 1}
+    held = expecting("1" + "0" * 400, "2", checks=[check])
+    assert order(decided(held, "checks")) == [1, 0]
+
+
+def test_the_end_of_the_messages_time_is_no_fault_of_an_answer() -> None:
+    # given a check in the middle of which the soft limit strikes
+    class Struck(IsNumber):
+        def met(self, text: str) -> float:  # noqa: ARG002 - the check's own
+            raise SoftTimeLimitExceeded
+
+    held = replace(expecting("1", "2"), expect=Expect.model_construct(checks=(Struck(check="number"),), components=()))
+    with pytest.raises(SoftTimeLimitExceeded):
+        sift(held)
 
 
 def test_the_schema_of_the_options_is_plain_json_for_whoever_publishes_it() -> None:

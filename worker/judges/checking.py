@@ -13,68 +13,24 @@ import math
 import re
 import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from datetime import date, datetime
-from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from worker.judges.language import LANGUAGES, language_of
+from worker.judges.patterns import compiled, compiles
+from worker.judges.schemas import fault, fits
 from worker.params import Params
 
 EXAMINED = 100_000  # characters; a longer answer is checked as far as that, and its length as it is
 DEEPEST = 50  # brackets in brackets: deeper ones can bring a parser down
 FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.DOTALL)
+#: Looks at each mark of a row once: a text of nothing else is not read again from each of them.
+SENTENCE_END = re.compile(r"(?<![.!?])[.!?]++(?:\s|$)")
 OPENING, CLOSING = "([{", ")]}"
 
-
 LONGEST_WHY = 200  # characters of a reason, which may quote the answer
-
-
-@lru_cache(maxsize=256)
-def _compiled(pattern: str) -> Any:
-    import re2
-
-    options = re2.Options()
-    options.dot_nl = True
-    options.log_errors = False
-    return re2.compile(pattern, options)
-
-
-@lru_cache(maxsize=1)
-def _validator() -> Any:
-    """The validator of JSON schemas, with RE2 for `pattern`."""
-    from jsonschema import Draft202012Validator, ValidationError, validators
-
-    def pattern(_: Any, wanted: str, instance: Any, __: Any) -> Iterator[ValidationError]:
-        if isinstance(instance, str) and not _found(wanted, instance):
-            yield ValidationError(f"{instance!r} does not match {wanted!r}")
-
-    return validators.extend(Draft202012Validator, {"pattern": pattern})  # type: ignore[no-untyped-call]
-
-
-def _found(pattern: str, text: str) -> bool:
-    """Whether a schema's pattern is found. One that RE2 does not read is an operator's, who may have Python's."""
-    try:
-        return _compiled(compiles(pattern)).search(text) is not None
-    except ValueError:
-        return re.search(pattern, text) is not None
-
-
-def compiles(pattern: str) -> str:
-    """The pattern, where RE2 reads it. Raises `ValueError` in words."""
-    import re2
-
-    try:
-        _compiled(pattern)
-    except re2.error as error:
-        said = error.args[0]
-        reason = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
-        raise ValueError(
-            f"it is no regular expression of RE2, which has no look-around and no back references: {reason}"
-        ) from None
-    return pattern
 
 
 def _readable_format(form: str) -> str:
@@ -140,7 +96,10 @@ class Parses(Check):
             return 0.0
         if not _is_shallow(text) or self.json_schema is None:
             return float(_is_shallow(text))
-        return float(_validator()(self.json_schema).is_valid(value))
+        try:
+            return float(fits(self.json_schema, value))
+        except (ValueError, ArithmeticError):  # too much, or numbers with which nobody can calculate: see `why`
+            return 0.0
 
     def why(self, text: str) -> str:
         if not _is_shallow(text):
@@ -149,10 +108,11 @@ class Parses(Check):
             value = json.loads(unfenced(text), parse_constant=_no_number)
         except (ValueError, RecursionError) as error:
             return f"it is no JSON: {error}"
-        from jsonschema.exceptions import best_match
-
-        fault = best_match(_validator()(self.json_schema or {}).iter_errors(value))
-        return f"it is JSON of another schema: {fault.json_path}: {fault.message}" if fault else "it is no JSON"
+        try:
+            said = fault(self.json_schema or {}, value)
+        except (ValueError, ArithmeticError) as error:
+            return f"it could not be checked: {error}"
+        return f"it is JSON of another schema: {said}" if said else "it is no JSON"
 
 
 class IsNumber(Check):
@@ -248,13 +208,15 @@ class Mentions(Check):
     never: bool = False
 
     def met(self, text: str) -> float:
-        said = [any(_says(text, one) for one in _alternatives(wanted)) for wanted in self.texts]
+        read = _read(text)
+        said = [any(_says(read, one) for one in _alternatives(wanted)) for wanted in self.texts]
         share = sum(one != self.never for one in said) / len(said)
         return share if self.weight is not None else float(share == 1)
 
     def why(self, text: str) -> str:
+        read = _read(text)
         for wanted in self.texts:
-            if any(_says(text, one) for one in _alternatives(wanted)) == self.never:
+            if any(_says(read, one) for one in _alternatives(wanted)) == self.never:
                 return f"it {'says' if self.never else 'does not say'} {' or '.join(_alternatives(wanted))}"
         return "it says what it is not to say"
 
@@ -267,7 +229,7 @@ class Matches(Check):
     whole: bool = False
 
     def met(self, text: str) -> float:
-        pattern = _compiled(self.pattern)
+        pattern = compiled(self.pattern)
         search = pattern.fullmatch if self.whole else pattern.search
         return float(search(text[:EXAMINED].strip()) is not None)
 
@@ -338,13 +300,18 @@ def _count(text: str, of: str) -> int:
         return len(text)
     if of == "words":
         return len(text.split())
-    return len([part for part in re.split(r"[.!?]+(?:\s|$)", text) if part.strip()])
+    return len([part for part in SENTENCE_END.split(text) if part.strip()])
 
 
 def _alternatives(wanted: str | tuple[str, ...]) -> tuple[str, ...]:
     return (wanted,) if isinstance(wanted, str) else wanted
 
 
-def _says(text: str, wanted: str) -> bool:
-    said, sought = (" ".join(unicodedata.normalize("NFKC", one).casefold().split()) for one in (text, wanted))
-    return re.search(rf"(?<!\w){re.escape(sought)}(?!\w)", said) is not None
+def _read(text: str) -> str:
+    """A text as mentions are looked for in it."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def _says(read: str, wanted: str) -> bool:
+    sought = _read(wanted)
+    return sought in read and re.search(rf"(?<!\w){re.escape(sought)}(?!\w)", read) is not None

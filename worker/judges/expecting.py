@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from worker.judges.checking import AnyCheck, Check, Length, Parses, compiles
+from worker.judges.checking import AnyCheck, Check, Length, Parses
+from worker.judges.patterns import compiles
 from worker.params import Params
 
 if TYPE_CHECKING:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from celery.exceptions import SoftTimeLimitExceeded
+
 from worker.judges import Decision, check_decision
 from worker.judges.checking import LONGEST_WHY
 from worker.judges.ranking import by_rank
@@ -87,7 +89,7 @@ class Sifted:
 
 
 def sift(question: Question) -> Sifted:
-    """Check the answers. Never raises: what cannot be checked fails, and says why."""
+    """Check the answers. What cannot be checked fails, and says why; only the end of the message's time is raised."""
     hard = question.expect.hard if question.expect else ()
     faults = {
         answer.id: tuple(fault for check in hard if (fault := _fault(check, answer.text)) is not None)
@@ -101,6 +103,8 @@ def _fault(check: AnyCheck, text: str) -> Fault | None:
         if check.met(text) >= 1:
             return None
         why = check.why(text)
+    except SoftTimeLimitExceeded:  # the message's time is over: that says nothing about the answer
+        raise
     except Exception as error:  # noqa: BLE001 - a validator may raise anything of what strangers wrote
         why = f"it could not be checked: {error or type(error).__name__}"
     return Fault(check=check.check, why=" ".join(why.split())[:LONGEST_WHY])
