@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import httpx
 
@@ -48,3 +49,20 @@ def client_of(url: str, key: str | None = None) -> httpx.Client:
     """A client with this key; patient, since machines are slow."""
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     return httpx.Client(base_url=url, headers=headers, timeout=60)
+
+
+def post(client: httpx.Client, request: str = "hello", headers: dict[str, str] | None = None, **fields: Any) -> Any:
+    return client.post(
+        "/v1/tasks", json={"request": request, "capability": "text-generation", **fields}, headers=headers
+    )
+
+
+def is_problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json")
+    said: dict[str, Any] = response.json()
+    assert (said["status"], said["code"], said["type"]) == (status, code, f"urn:bakeoff:problem:{code}")
+    assert said["request_id"] == response.headers["x-request-id"]
+    assert said["detail"]
+    assert "Traceback" not in response.text
+    assert "SELECT" not in response.text
+    return said

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import re
-import signal
-import threading
 from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
-from fastapi import Request
-from sqlalchemy import Engine, text
-from sqlalchemy.engine import make_url
 
-from db.engine import make_engine, transaction
-from db.errors import SettingsError
-from db.keys import Scope, create_key
-from db.settings import Settings
-from scheduler.api.access import Access
-from scheduler.api.problems import TooMany
+from db.keys import Scope
 from tests.conftest import Installation, make_installation, wait_until
-from tests.integration.api_parts import client_of, make_key, start_api
+from tests.integration.api_parts import client_of, is_problem, make_key, post, start_api
 
 pytestmark = pytest.mark.integration
 
@@ -74,23 +63,6 @@ def admin(served: tuple[Installation, str], keys: dict[str, str]) -> Iterator[ht
 
 def as_(served: tuple[Installation, str], key: str) -> httpx.Client:
     return client_of(served[1], key)
-
-
-def post(client: httpx.Client, request: str = "hello", headers: dict[str, str] | None = None, **fields: Any) -> Any:
-    return client.post(
-        "/v1/tasks", json={"request": request, "capability": "text-generation", **fields}, headers=headers
-    )
-
-
-def is_problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
-    assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json")
-    said: dict[str, Any] = response.json()
-    assert (said["status"], said["code"], said["type"]) == (status, code, f"urn:bakeoff:problem:{code}")
-    assert said["request_id"] == response.headers["x-request-id"]
-    assert said["detail"]
-    assert "Traceback" not in response.text
-    assert "SELECT" not in response.text
-    return said
 
 
 # --- tasks
@@ -346,86 +318,3 @@ def test_keys_are_stored_as_hashes_and_revoked_within_seconds(
         assert installation.run("keys", "revoke", "for a while").code == 0
         wait_until(lambda: client.get("/v1/tasks").status_code == 401)
     assert secret not in installation.logs()
-
-
-# --- the process
-
-
-def test_an_api_that_others_reach_needs_a_key_to_start(database: Engine) -> None:
-    here = Settings(api_host="127.0.0.1")
-    everywhere = Settings(api_host="0.0.0.0")  # noqa: S104
-
-    Access(here, database).check_start()
-    with pytest.raises(SettingsError, match="bakeoff keys create"):
-        Access(everywhere, database).check_start()
-    with transaction(database) as connection:
-        create_key(connection, name="first", scopes=[Scope.ADMIN], source=None)
-    Access(everywhere, database).check_start()
-
-
-def test_a_key_may_send_so_many_requests_a_second(database: Engine) -> None:
-    with transaction(database) as connection:
-        _, key = create_key(connection, name="eager", scopes=[Scope.READ], source=None)
-    access = Access(Settings(api_rate=0.001), database)
-    request = Request({"type": "http", "headers": []})
-
-    assert asyncio.run(access.caller(request, key)).name == "eager"
-    with pytest.raises(TooMany) as refused:
-        asyncio.run(access.caller(request, key))
-
-    assert 0 < int(refused.value.headers["Retry-After"]) <= 1000
-
-
-def test_whoever_kills_it_no_accepted_task_is_lost(installation: Installation) -> None:
-    url = start_api(installation)
-    accepted: list[str] = []
-    stop = threading.Event()
-
-    def submit() -> None:
-        with client_of(url) as client:
-            while not stop.is_set():
-                try:
-                    done = post(client, "under fire")
-                except httpx.TransportError:
-                    return
-                assert done.status_code == 202
-                accepted.append(done.json()["id"])
-
-    threads = [threading.Thread(target=submit) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    wait_until(lambda: len(accepted) > 20)
-    installation.stop("api", signal.SIGKILL)
-    stop.set()
-    for thread in threads:
-        thread.join()
-
-    stored = {str(row.id) for row in installation.query("SELECT id FROM task")}
-    assert set(accepted) <= stored
-
-
-def test_it_lives_while_postgres_is_away_and_stops_in_order(
-    installation: Installation, servers: tuple[str, str]
-) -> None:
-    url = start_api(installation)
-    name = make_url(installation.database_url).database
-    admin = make_engine(servers[0], application="test").execution_options(isolation_level="AUTOCOMMIT")
-    with client_of(url) as client, admin.connect() as server:
-        server.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false"))
-        server.execute(text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :n"), {"n": name})
-
-        wait_until(lambda: post(client).status_code == 503)
-        refused = post(client)
-        is_problem(refused, 503, "unreachable")
-        assert refused.headers["retry-after"] == "5"
-        assert client.get("/healthz").status_code == 200
-        assert client.get("/readyz").status_code == 503
-        server.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true"))
-        wait_until(lambda: post(client).status_code == 202)
-
-        with client.stream("GET", "/v1/events") as stream:
-            lines = stream.iter_lines()
-            assert next(lines) == ": keep-alive"
-            assert installation.stop("api") == 0
-            assert not [line for line in lines if line and not line.startswith(":")]
-    admin.dispose()
