@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import os
 import signal
 from collections.abc import AsyncIterator
 from importlib.metadata import version
@@ -26,6 +28,7 @@ DESCRIPTION = (
     "Send one request. Several models answer it, each on its own queue. A judge keeps the best. The result waits in "
     "Postgres. Errors are problem documents (RFC 9457)."
 )
+LOOK = 1.0  # seconds
 PROBLEM: dict[int | str, dict[str, Any]] = {
     "default": {
         "description": "A problem: what was wrong, and the way out.",
@@ -36,6 +39,7 @@ PROBLEM: dict[int | str, dict[str, Any]] = {
 
 def make_app(settings: Settings | None = None) -> FastAPI:
     """The application of one process. uvicorn calls it without arguments in each of several."""
+    one_of_several = settings is None
     if settings is None:
         settings = load_settings()
         configure_logging(settings.log_level, settings.log_format)
@@ -49,7 +53,10 @@ def make_app(settings: Settings | None = None) -> FastAPI:
         hub.start()
         deliverer.start()
         _end_streams_first(hub)
+        watching = asyncio.create_task(_leave_with(os.getppid())) if one_of_several else None
         yield
+        if watching is not None:
+            watching.cancel()
         hub.close()
         await anyio.to_thread.run_sync(deliverer.close)
         engine.dispose()
@@ -90,6 +97,13 @@ def _describe(app: FastAPI) -> None:
         return document
 
     app.openapi = openapi  # type: ignore[method-assign] # the documented way
+
+
+async def _leave_with(parent: int) -> None:
+    """Stop in order once the process that started this one has ended: nobody else would."""
+    while os.getppid() == parent:  # noqa: ASYNC110 - the end of another process is no event of ours
+        await asyncio.sleep(LOOK)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _end_streams_first(hub: Hub) -> None:

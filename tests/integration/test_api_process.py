@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import threading
 
@@ -102,3 +103,22 @@ def test_it_lives_while_postgres_is_away_and_stops_in_order(
             assert installation.stop("api") == 0
             assert not [line for line in lines if line and not line.startswith(":")]
     admin.dispose()
+
+
+def test_several_processes_share_the_port_and_leave_with_their_parent(installation: Installation) -> None:
+    url = start_api(installation, api_workers="2")
+    with client_of(url) as client:
+        assert {post(client, f"number {number}").status_code for number in range(8)} == {202}
+
+        parent = installation.processes.pop("api")
+        os.kill(parent.pid, signal.SIGKILL)  # it alone, as the kernel would where memory is short
+        parent.wait(30)
+
+        def gone() -> bool:
+            try:
+                httpx.get(f"{url}/healthz")
+            except httpx.TransportError:
+                return True
+            return False
+
+        wait_until(gone, 60, installation.logs)
