@@ -63,6 +63,7 @@ class Edge:
         finally:
             self._held -= 1
             if not scope["path"].startswith(QUIET):
+                status = status or 500  # nothing was answered: a fault, or a client that left
                 log.info(
                     f"{scope['method']} {scope['path']} {status}",
                     action="request",
