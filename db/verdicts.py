@@ -10,17 +10,15 @@ from uuid import UUID, uuid4
 from sqlalchemy import Connection, text
 
 from db.endings import finish_tasks
-from db.judges import HAS_NEXT, JUDGE_SUSPENDED, NEEDS_JUDGE, pass_over_suspended
+from db.judges import COMPLETE, JUDGE_SUSPENDED, LISTS, NEEDS_JUDGE, STUCK, keep_for_probes, pass_over_suspended
 from db.lease import Claim
 from db.states import Seen
 from db.subtasks import READ, unblock_after
 from db.tasks import announce
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
-#: A subtask whose candidates are all terminal. The queries are about the alias `s`.
-COMPLETE = "NOT EXISTS (SELECT FROM candidate AS c WHERE c.subtask_id = s.id AND c.finished_at IS NULL OFFSET 0)"
 ANY_DONE = "EXISTS (SELECT FROM candidate AS c WHERE c.subtask_id = s.id AND c.status = 'done' OFFSET 0)"
 #: Capabilities whose output says what is in a file.
 DESCRIBING = {
@@ -112,13 +110,22 @@ def claim_judging(connection: Connection, ids: Sequence[UUID], message: UUID, se
     """Claim those of `ids` that can be judged now: all candidates terminal, one of them done.
 
     Subtasks of a suspended judge go to the next of their list that is not suspended; without one they are left alone,
-    but for the one whose own message this is: the probe.
+    but for the one whose own message this is: the probe. One is left to be the probe where that is due.
     """
-    pass_over_suspended(connection, ids, message)
     token = uuid4()
-    rows = connection.execute(
-        text(
-            f"""
+    claimed = _claim(connection, ids, token, message, seconds)
+    if rest := set(ids) - set(claimed):
+        rest -= set(keep_for_probes(connection, rest))
+        if pass_over_suspended(connection, rest):
+            claimed += _claim(connection, rest, token, message, seconds)
+    return Claim(token=token, ids=claimed)
+
+
+def _claim(connection: Connection, ids: Collection[UUID], token: UUID, message: UUID, seconds: float) -> list[UUID]:
+    return list(
+        connection.execute(
+            text(
+                f"""
             UPDATE subtask SET status = 'judging', token = :token, message_id = :message,
                    lease_until = now() + make_interval(secs => :seconds)
             WHERE id IN (
@@ -128,10 +135,10 @@ def claim_judging(connection: Connection, ids: Sequence[UUID], message: UUID, se
                 ORDER BY s.id FOR UPDATE OF s SKIP LOCKED)
             RETURNING id
             """  # noqa: S608 - no value is interpolated
-        ),
-        {"ids": list(ids), "token": token, "message": message, "seconds": seconds},
+            ),
+            {"ids": list(ids), "token": token, "message": message, "seconds": seconds},
+        ).scalars()
     )
-    return Claim(token=token, ids=[row.id for row in rows])
 
 
 def load_to_judge(connection: Connection, claim: Claim) -> list[ToJudge]:
@@ -338,7 +345,7 @@ def send_judging(connection: Connection, patience: Patience, limit: int) -> Judg
     message = _send_judging(
         connection,
         patience,
-        f"NOT ({JUDGE_SUSPENDED} AND {NEEDS_JUDGE} AND NOT {HAS_NEXT}) ORDER BY s.priority DESC, s.created_at",
+        f"NOT ({STUCK}) ORDER BY s.priority DESC, s.created_at",
         {"limit": limit},
     )
     if message is not None:
@@ -347,13 +354,17 @@ def send_judging(connection: Connection, patience: Patience, limit: int) -> Judg
 
 
 def send_judge_probe(connection: Connection, patience: Patience, judge: str) -> JudgeMessage | None:
-    """Give one subtask of a suspended judge a message: the one that was tried least, so that none is always it."""
-    return _send_judging(
-        connection,
-        patience,
-        f"s.judge = :judge AND {NEEDS_JUDGE} ORDER BY s.sends, s.created_at",
-        {"limit": 1, "judge": judge},
-    )
+    """Give one subtask of a suspended judge a message: the one that was tried least, so that none is always it.
+
+    Where none waits for it, one that waits for another suspended judge and lists this one.
+    """
+    first, one = "ORDER BY s.sends, s.created_at", {"limit": 1, "judge": judge}
+    probe = _send_judging(connection, patience, f"s.judge = :judge AND {NEEDS_JUDGE} {first}", one)
+    if probe is None:
+        probe = _send_judging(connection, patience, f"{STUCK} AND {LISTS} {first}", one)
+        if probe is not None:
+            pass_over_suspended(connection, probe.subtask_ids, to=judge)
+    return probe
 
 
 def _send_judging(

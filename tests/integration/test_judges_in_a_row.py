@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from db.breaker import Guarded, due_probes, note_success
 from db.queries import task_situation, task_story
@@ -191,6 +191,58 @@ def test_a_suspended_judge_is_still_probed_and_what_probed_it_goes_on(process: M
     # then the subtask goes on to the next, uncharged
     deliver(process, database)
     assert subtask_of(database, task)["verdict"]["judge"] == "longest"
+
+
+def test_a_chords_callback_leaves_one_to_be_the_probe_where_that_is_due(
+    process: ModelProcess, database: Engine
+) -> None:
+    # given a suspended judge that is due for a probe, and a wave that a chord's callback would judge at once
+    suspend(database, "broken")
+    run(database, "UPDATE judge SET probe_after = now() WHERE name = 'broken'")
+    for _ in range(3):
+        waiting(database, "broken", "longest")
+    wave = [row.id for row in rows(database, "SELECT id FROM subtask ORDER BY id")]
+    judge_wave(process, uuid4(), wave)
+    # then all but one go on, and that one is the probe, although the callback's grace is not over
+    assert [row.subtask_id for row in rows(database, "SELECT subtask_id FROM verdict ORDER BY subtask_id")] == wave[1:]
+    with database.begin() as connection:
+        probe = send_judge_probe(connection, Patience(grace=60.0, lost_after=60.0), "broken")
+    assert probe is not None
+    assert probe.subtask_ids == wave[:1]
+
+
+def test_where_all_are_suspended_each_is_probed_and_who_is_back_first_decides(
+    process: ModelProcess, database: Engine
+) -> None:
+    # given a list of which every judge is suspended, and a subtask that waits for its first
+    for judge in ("broken", "longest"):
+        suspend(database, judge)
+    task = waiting(database, "broken", "longest")
+    # when the second is probed with it, and fails
+    with database.begin() as connection:
+        probe = send_judge_probe(connection, PATIENCE, "longest")
+        assert probe is not None
+        connection.execute(text("UPDATE subtask SET sent_at = NULL, message_id = NULL, not_before = now()"))
+    assert subtask_of(database, task)["judges"] == {
+        "asked": "longest", "next": [], "failed": [{"judge": "broken", "error": "suspended: 5 calls failed"}],
+    }  # fmt: skip
+    assert deliver(process, database) == 0
+    # then it goes back to the first where that is resumed, which was never asked about it
+    with database.begin() as connection:
+        note_success(connection, Guarded.JUDGE, "broken")
+    assert deliver(process, database) == 1
+    assert subtask_of(database, task)["judges"] == {
+        "asked": "broken", "next": [], "failed": [{"judge": "longest", "error": "suspended: 5 calls failed"}],
+    }  # fmt: skip
+
+
+def test_who_failed_on_a_subtask_is_not_gone_back_to(process: ModelProcess, database: Engine) -> None:
+    task = waiting(database, "broken", "longest")
+    for _ in range(3):
+        deliver(process, database)
+    suspend(database, "longest")
+    assert deliver(process, database) == 0
+    assert subtask_of(database, task)["judges"]["asked"] == "longest"
 
 
 def test_a_chords_callback_passes_over_as_well(process: ModelProcess, database: Engine) -> None:
