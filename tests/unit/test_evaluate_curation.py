@@ -348,6 +348,12 @@ def test_it_says_whichever_way_it_falls(instructions: InstructionSet, curated: l
     assert said in found["says"][0]
 
 
+def test_one_seed_is_not_taken_for_all(instructions: InstructionSet) -> None:
+    found = comparison(instructions, {"random": [0.3], "curated": [0.1]})
+
+    assert "better on these rows; one seed says nothing of others" in found["says"][0]
+
+
 # --- the command
 
 

@@ -99,6 +99,8 @@ def _sentence(name: str, figures: Mapping[str, Any]) -> str:
     if low <= 0 <= high:
         return f"{said}: within chance, nothing is shown."
     better = "better" if high < 0 else "worse"
+    if len(seeds) < 2:
+        return f"{said}: {better} on these rows; one seed says nothing of others."
     if min(seeds) < 0 < max(seeds):
         return f"{said}: {better} on these rows, but not with every seed."
     return f"{said}: {better}, with every seed."
