@@ -22,6 +22,7 @@ from db.errors import RefusedNow
 from db.judges import ask_next_judge
 from db.lease import Claim, Leased, charge, give_back
 from db.logs import get_logger
+from db.states import ErrorKind
 from db.verdicts import (
     ToJudge,
     VerdictRow,
@@ -162,8 +163,9 @@ class _Sitting:
         becomes a fallback. Returns whether to go on.
         """
         settings = self._process.settings
-        reason = clean_text(f"{subtask.judge}: {failure_from(error).message}")
-        suspended = self._write(
+        failure = failure_from(error)
+        reason = clean_text(f"{subtask.judge}: {failure.message}")
+        suspended = failure.kind != ErrorKind.INPUT and self._write(
             lambda connection: note_failure(connection, Guarded.JUDGE, subtask.judge, reason, settings.breaker)
         )
         charged = not suspended and not isinstance(error, RefusedNow)

@@ -190,6 +190,21 @@ def test_a_picture_that_is_gone_is_unseen_and_no_failure(process: ModelProcess, 
     assert verdict_of(database, task)["seen"] == "unseen"
 
 
+@pytest.mark.parametrize("judge", ["looks", "reads"])
+def test_files_that_cannot_be_read_suspend_no_judge(
+    process: ModelProcess, database: Engine, server: Fake, monkeypatch: pytest.MonkeyPatch, judge: str
+) -> None:
+    # given a server that refuses what it is sent, and a judge that two failures in a row would suspend
+    monkeypatch.setattr(server, "script", lambda *_: (400, {"error": {"message": "cannot identify image file"}}))
+    process.settings = process.settings.model_copy(update={"breaker_failures": 2})
+    task, subtasks = described(process, database, judge, {})
+    for _ in range(3):
+        judge_wave(process, uuid4(), subtasks)
+    # then its subtask has its fallback after as many tries as any, and the judge still judges
+    assert verdict_of(database, task)["method"] == "fallback"
+    assert rows(database, "SELECT status FROM judge WHERE name = :judge", judge=judge)[0].status == "active"
+
+
 def test_a_backend_that_shows_nothing_cannot_be_said_to_read_pictures(process: ModelProcess) -> None:
     with pytest.raises(RegistryError, match=r"models\.blind\.reads = \['image'\]: backend 'scripted' shows a judge no"):
         process.judge("mistaken")

@@ -13,7 +13,7 @@ from db.registry import JudgeEntry
 from db.states import Seen
 from tests.unit.test_judges import order, question
 from tests.unit.test_openai_backend import Answer, Script, chat, connected, picture, serving
-from worker.backends import File, LanguageModel, NoProbabilities
+from worker.backends import BadInput, File, LanguageModel, NoProbabilities
 from worker.judges import create_judge
 from worker.judges.asking import Asking, UnreadableReply
 from worker.judges.exhibits import Exhibit, Exhibits, Said
@@ -131,6 +131,14 @@ def test_two_unreadable_replies_are_a_failure_and_no_tie() -> None:
         with asking.about(None) as asked, pytest.raises(UnreadableReply, match=r"none of A, B: 'I cannot choose\.'"):
             choice(asking).decide(question("right", "wrong"))
     assert (asked.replies, asked.unparseable) == (4, 4)
+
+
+def test_a_prompt_that_is_refused_is_a_bad_input_and_no_unreadable_reply() -> None:
+    def script(_path: str, body: Any, _raw: bytes) -> Answer:
+        return REFUSED if body.get("logprobs") else (400, {"error": {"message": "the prompt is too long"}})
+
+    with serving(script) as server, pytest.raises(BadInput, match="too long"):
+        Asking(connected(server.url)).option_logprobs(["Which?"], ["A", "B"])
 
 
 def test_a_server_that_is_away_is_no_unreadable_reply() -> None:

@@ -276,6 +276,7 @@ class OpenAI(Backend):
 RAISED: dict[str, type[Exception]] = {
     TryLater.__name__: Unreachable,
     NoProbabilities.__name__: NoProbabilities,
+    "bad_input": BadInput,
 }
 
 

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from db.errors import Unreachable
 from db.logs import get_logger
-from db.states import Seen
-from worker.backends import Backend, Failure, Input, LanguageModel, NoProbabilities, SeeingModel
+from db.states import ErrorKind, Seen
+from worker.backends import Backend, BadInput, Failure, Input, LanguageModel, NoProbabilities, SeeingModel
 from worker.judges.checking import unfenced
 from worker.judges.hostile import examine
 from worker.judges.prompting import render
@@ -80,7 +80,8 @@ class Asking:
             self._exhibits = None
 
     def option_logprobs(self, prompts: Sequence[str], options: Sequence[str]) -> list[list[float]]:
-        """See `LanguageModel`. Raises `UnreadableReply` where the model replies, and names none of the options."""
+        """See `LanguageModel`. Raises `UnreadableReply` where the model replies, and names none of the options,
+        `BadInput` where it refuses what it is asked about."""
         if self._exhibits is not None:
             self._asked.seen, self._asked.exhibits = self._exhibits.seen, True
             prompts = [_with_exhibits(prompt, self._exhibits.items) for prompt in prompts]
@@ -124,6 +125,8 @@ class Asking:
         lost = [reply for place, reply in zip(again, second, strict=True) if chosen[place] is None]
         self._asked.replies += len(first) + len(second)
         self._asked.unparseable += len(again) + len(lost)
+        if lost and isinstance(lost[0], Failure) and lost[0].kind == ErrorKind.INPUT:
+            raise BadInput(lost[0].message)
         if lost:
             raise UnreadableReply(f"its reply names none of {', '.join(options)}: {_shown(lost[0])}")
         return [one for one in chosen if one is not None]
