@@ -17,14 +17,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from db.keys import Scope
 from db.registry import parse_registry
 from tests.conftest import SCRIPTED, Installation, make_installation
+from tests.integration.api_parts import make_key, start_api
 
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
-LONG_RUNNING = {"up", "down", "worker", "scheduler"}  # run by test_up.py and test_recovery.py
+LONG_RUNNING = {"up", "down", "worker", "scheduler", "api", "reward"}  # run by tests of their own
 
 
 def blocks(language: str) -> list[str]:
@@ -58,6 +60,21 @@ method = "retrieval"
 method = "report"
 """
 )
+RECIPE = """
+name = "readme"
+stages = ["validate", "exact", "answers"]
+
+[input]
+file = "instructions.jsonl"
+
+[answers]
+models = ["alpha", "beta"]
+"""
+INSTRUCTIONS = [
+    {"id": f"{number}", "question": f"What is in the picture of the {thing}?", "answer": f"A {thing} that is green."}
+    for number, thing in enumerate(("house", "tree", "river", "boat"))
+]
+GROUPS = [{"id": "a", "image": "a.jpg", "questions": ["What is it?", "Who has painted this?"], "score": [0.5, 0.9]}]
 PLAN = [
     {"id": "a", "capability": "image-to-text/ocr", "inputs": [{"attachment": 0}]},
     {"id": "b", "capability": "image-to-text/ocr", "inputs": [{"attachment": 1}]},
@@ -83,6 +100,9 @@ def _with_files(running: Installation, folder: Path) -> Installation:
     for name in ("scan.png", "a.png", "b.png"):
         (folder / name).write_bytes(image.getvalue())
     (folder / "plan.json").write_text(json.dumps(PLAN))
+    (folder / "recipe.toml").write_text(RECIPE)
+    for name, rows in (("instructions", INSTRUCTIONS), ("groups", GROUPS)):
+        (folder / f"{name}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     (folder / "tasks.jsonl").write_text('{"request": "one"}\n{"request": "two", "source": "etl"}\n')
     with wave.open(str(folder / "call.wav"), "wb") as recording:
         recording.setparams((1, 2, 16_000, 0, "NONE", ""))
@@ -124,7 +144,8 @@ def test_a_command_of_the_readme_works(prepared: Installation, words: list[str])
 
 @pytest.mark.parametrize("words", [c for c in commands() if c[0] in LONG_RUNNING], ids=" ".join)
 def test_an_option_of_a_long_running_command_exists(prepared: Installation, words: list[str]) -> None:
-    help_text = prepared.run(words[0], "--help").out
+    command = words[:2] if words[0] == "reward" else words[:1]
+    help_text = prepared.run(*command, "--help").out
 
     assert all(option in help_text for option in words if option.startswith("--"))
 
@@ -136,12 +157,12 @@ def test_a_statement_of_the_readme_works(prepared: Installation, statement: str)
     assert done.code == 0, done.err
 
 
-def test_the_celery_program_of_the_readme_works(prepared: Installation) -> None:
-    (program,) = blocks("python")
-
-    done = subprocess.run(
+def run_program(imports: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the program of the README that imports this, away from our code."""
+    (program,) = (block for block in blocks("python") if imports in block)
+    return subprocess.run(
         [sys.executable, "-c", program],
-        env={"PATH": os.environ["PATH"], "BAKEOFF_REDIS_URL": prepared.redis_url},
+        env={"PATH": os.environ["PATH"], **environment},
         cwd="/",
         capture_output=True,
         text=True,
@@ -149,9 +170,22 @@ def test_the_celery_program_of_the_readme_works(prepared: Installation) -> None:
         check=False,
     )
 
+
+def test_the_celery_program_of_the_readme_works(prepared: Installation) -> None:
+    done = run_program("from celery", BAKEOFF_REDIS_URL=prepared.redis_url)
+
     assert done.returncode == 0, done.stderr
     (row,) = prepared.query("SELECT source FROM task WHERE id = CAST(:task AS uuid)", task=done.stdout.strip())
     assert row.source == "shop"
+
+
+def test_the_openai_program_of_the_readme_works(prepared: Installation) -> None:
+    url, key = start_api(prepared), make_key(prepared, Scope.SUBMIT)
+
+    done = run_program("from openai", OPENAI_BASE_URL=f"{url}/v1", OPENAI_API_KEY=key)
+
+    assert done.returncode == 0, done.stderr
+    assert "capital of France" in done.stdout
 
 
 def test_the_model_of_the_readme_is_a_model() -> None:
