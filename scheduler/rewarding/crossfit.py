@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    import torch
+
     from db.registry import ModelEntry
     from scheduler.rewarding.figures import Rewards
     from worker.backends import Place
-    from worker.reward.ensemble import Ensemble
     from worker.reward.model import Scorer
     from worker.reward.pairs import Group
     from worker.reward.training import Epoch, Options, Report, Training
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     Progress = Callable[[str, int, int, float], None]
 
 STOP = 10  # one group in so many is held out of a fold's training, to say when it should end
+AT_ONCE = 256  # texts
 FEWEST = 40  # groups of a fold's training below which none is spared for that
 
 
@@ -79,7 +81,7 @@ class Crossfit:
 class Final:
     """The model that is kept, its members' histories, and how many numbers of a member were tuned."""
 
-    model: Ensemble
+    members: tuple[Scorer, ...]
     histories: list[list[Epoch]]
     tuned: int
 
@@ -130,6 +132,37 @@ def crossfit(plan: Plan, groups: Sequence[Group], progress: Progress) -> Crossfi
     return _crossfit(plan, groups, progress, "fold", plan.options)
 
 
+def base_states(base: Scorer, groups: Sequence[Group], progress: Progress) -> dict[str, torch.Tensor]:
+    """States of the frozen base's last two layers, by rendered text."""
+    import torch  # noqa: PLC0415
+
+    texts = list(dict.fromkeys(text for group in groups for text in group.texts))
+    found: dict[str, torch.Tensor] = {}
+    for start in range(0, len(texts), AT_ONCE):
+        some = texts[start : start + AT_ONCE]
+        with torch.inference_mode():
+            states = base.layers([base.tokens(text)[0] for text in some]).cpu()
+        found.update(zip(some, states, strict=True))
+        progress("states of the base", len(found), len(texts), 0.0)
+    return found
+
+
+def counted(plan: Plan, groups: Sequence[Group], states: dict[str, torch.Tensor]) -> Rewards:
+    """Held-out rewards of the steady half, on the same folds."""
+    import torch  # noqa: PLC0415
+
+    from worker.reward.counted import fit_counted  # noqa: PLC0415
+
+    rewards: Rewards = {}
+    for fold in range(plan.folds):
+        fitted = fit_counted([group for group in groups if fold_of(group.id, plan.folds) != fold], states)
+        for group in groups:
+            if fold_of(group.id, plan.folds) == fold:
+                own = torch.stack([states[text] for text in group.texts])
+                rewards[group.id] = fitted.scores(group.texts, own).double().tolist()
+    return rewards
+
+
 def frozen_head(plan: Plan, groups: Sequence[Group], progress: Progress) -> Rewards:
     """Held-out rewards of a linear head on the frozen base, on the same folds."""
     from worker.reward.training import options_for  # noqa: PLC0415
@@ -138,20 +171,27 @@ def frozen_head(plan: Plan, groups: Sequence[Group], progress: Progress) -> Rewa
     return _crossfit(plan, groups, progress, "linear head, fold", options).rewards
 
 
-def final(plan: Plan, groups: Sequence[Group], epochs: Sequence[int], progress: Progress) -> Final:
-    """A model of all groups, trained for as many epochs as were best on the folds."""
-    from worker.reward.ensemble import Ensemble  # noqa: PLC0415
+def final(
+    plan: Plan,
+    groups: Sequence[Group],
+    epochs: Sequence[int],
+    states: dict[str, torch.Tensor],
+    progress: Progress,
+) -> Final:
+    """A model of all groups, trained for as many epochs as were best on the folds. `states` spare a head its base."""
     from worker.reward.trainable import merged  # noqa: PLC0415
 
     members, histories, tuned = [], [], 0
+    stop_after = round(median(epochs))
+    last = {text: own[-1] for text, own in states.items()}
     for member in range(plan.options.members):
-        training = _training(plan, groups, [], "all groups", member, plan.options, stop_after=round(median(epochs)))
+        training = _training(plan, groups, [], "all groups", member, plan.options, stop_after=stop_after, states=last)
         trained = training.run(_reporting(progress, "all groups", member, plan.options))
         tuned = sum(parameter.numel() for parameter in training.tuned.parameters)
         merged(training.scorer)
         members.append(training.scorer)
         histories.append(list(trained.history))
-    return Final(model=Ensemble(members=tuple(members)), histories=histories, tuned=tuned)
+    return Final(members=tuple(members), histories=histories, tuned=tuned)
 
 
 def _crossfit(plan: Plan, groups: Sequence[Group], progress: Progress, name: str, options: Options) -> Crossfit:

@@ -106,6 +106,20 @@ def _ranks(values: Sequence[float]) -> list[float]:
     return ranks
 
 
+def spread(rewards: Rewards) -> float:
+    """By how much the texts of a group differ: the root of the mean squared distance from their group's mean."""
+    away = [value - mean(own) for own in rewards.values() for value in own]
+    return math.sqrt(mean([value * value for value in away])) or 1.0
+
+
+def added(one: Rewards, share: float, other: Rewards, other_share: float) -> Rewards:
+    """The sum of two models' rewards."""
+    return {
+        group: [share * a + other_share * b for a, b in zip(own, other[group], strict=True)]
+        for group, own in one.items()
+    }
+
+
 def fitted_scale(groups: Sequence[Group], rewards: Rewards) -> float:
     """What raw held-out rewards must be multiplied with, so that sigma of a difference is a chance."""
     ahead = [margin for group in groups for margin in margins(group, rewards[group.id])]

@@ -132,7 +132,8 @@ def test_a_training_that_was_killed_goes_on_and_comes_to_the_same_model(
     trained(plan_of(base, out, source), [source], lambda name, *_: seen.append(name), resume=True)
 
     # then nothing that was finished is trained again, and the model is that of an undisturbed training
-    assert seen[0].startswith(part)
+    trainings = [name for name in seen if name != "states of the base"]
+    assert trainings[0].startswith(part)
     assert (out / "model.safetensors").read_bytes() == (made / "model.safetensors").read_bytes()
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from db.registry import ModelEntry
     from worker.backends import Failure, Input, Place
 
-    Tokens = tuple[list[int], bool]
+    Text = tuple[str, int, bool]  # rendered, its tokens, whether it is cut
 
 
 class RewardParams(Params):
@@ -55,7 +55,7 @@ class Reward(Backend):
         free_memory()
 
 
-class _RewardHead(Head["Tokens"]):
+class _RewardHead(Head["Text"]):
     """Batches by budget, as every network in this process."""
 
     def __init__(self, model: ModelEntry, place: Place) -> None:
@@ -74,23 +74,24 @@ class _RewardHead(Head["Tokens"]):
         scorer.score(["Hello"])
         self.scorer = scorer
 
-    def prepare(self, item: Input) -> list[Tokens]:
-        """Token ids of one text. Raises `BadInput` for one that says nothing, or a file that is not text."""
+    def prepare(self, item: Input) -> list[Text]:
+        """One text with its length. Raises `BadInput` for one that says nothing, or a file that is not text."""
         if not (text := request_text(item).strip()):
             raise BadInput("There is no text to score.")
-        return [self.scorer.tokens(text)]
+        ids, cut = self.scorer.tokens(text)
+        return [(text, len(ids), cut)]
 
-    def size(self, part: Tokens) -> int:
-        return len(part[0])
+    def size(self, part: Text) -> int:
+        return part[1]
 
-    def answer(self, batch: Sequence[Tokens]) -> list[Output]:
+    def answer(self, batch: Sequence[Text]) -> list[Output]:
         """The score as text, and as a number in `detail.score`."""
-        found = self.scorer.scores([ids for ids, _ in batch])
+        found = self.scorer.score([text for text, _, _ in batch])
         return [
             Output(
                 text=as_text(score),
                 detail={"score": round(score, PLACES), "truncated": cut},
-                usage={"prompt_tokens": len(ids)},
+                usage={"prompt_tokens": length},
             )
-            for score, (ids, cut) in zip(found, batch, strict=True)
+            for score, (_, length, cut) in zip(found, batch, strict=True)
         ]

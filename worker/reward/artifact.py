@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from worker.reward.ensemble import Ensemble
 
 SETTINGS, WEIGHTS, CARD, CARD_TEXT = "reward.json", "model.safetensors", "card.json", "card.md"
+WORDS = "words.json"  # words and pairs of words that are counted, by place
+
+
+COUNTED = ("rarity", "gram_weights", "means", "layer_weights")
 
 
 class Settings(BaseModel):
@@ -35,6 +40,7 @@ class Settings(BaseModel):
     pooling: Literal["mean", "last"]
     max_tokens: int = Field(ge=8)
     scale: float = Field(1.0, gt=0)
+    counted_scale: float = Field(0.0, ge=0)
     members: int = Field(1, ge=1)
     base: str = ""
 
@@ -49,12 +55,15 @@ def write_artifact(folder: Path, model: Ensemble, base: str, card: dict[str, Any
     first.tokenizer.save_pretrained(folder)
     save_file(_tensors(model), folder / WEIGHTS)
     (folder / WEIGHTS).chmod(0o644)  # safetensors writes it for its owner alone
+    if model.counted is not None:
+        write_json(folder / WORDS, model.counted.grams)
     write_json(folder / CARD, card)
     (folder / CARD_TEXT).write_text(as_markdown(card), encoding="utf-8")
     settings = Settings(
         pooling=first.reading.pooling,
         max_tokens=first.reading.max_tokens,
         scale=model.scale,
+        counted_scale=model.counted_scale,
         members=len(model.members),
         base=base,
     )
@@ -66,13 +75,17 @@ def _tensors(model: Ensemble) -> dict[str, torch.Tensor]:
     """The numbers of all members by place; what a member has from the first one (the blocks that nobody tuned) is kept
     once."""
     found: dict[str, torch.Tensor] = {}
-    for place, member in enumerate(model.members):
-        for name, part in (("network", member.network), ("head", member.head)):
-            for key, value in part.state_dict().items():
-                plain = value.detach().cpu().float().contiguous()
-                known = found.get(f"0.{name}.{key}")
-                if known is None or not known.equal(plain):
-                    found[f"{place}.{name}.{key}"] = plain
+    parts = [(f"{place}.head", member.head) for place, member in enumerate(model.members)]
+    parts += [(f"{place}.network", member.network) for place, member in enumerate(model.members)]
+    parts += [] if model.base is None else [("base.network", model.base.network)]
+    for name, part in parts:
+        for key, value in part.state_dict().items():
+            plain = value.detach().cpu().float().contiguous()
+            known = found.get(f"0.{name.partition('.')[2]}.{key}")
+            if known is None or not known.equal(plain):
+                found[f"{name}.{key}"] = plain
+    if model.counted is not None:
+        found |= {f"counted.{name}": getattr(model.counted, name).contiguous() for name in COUNTED}
     return found
 
 
@@ -110,26 +123,33 @@ def read_artifact(folder: Path, *, device: str = "cpu") -> Ensemble:
         from safetensors.torch import load_file
         from transformers import AutoConfig, AutoModel, AutoTokenizer
 
+        from worker.reward.counted import Counted
         from worker.reward.ensemble import Ensemble
         from worker.reward.model import Reading, Scorer
     except ModuleNotFoundError as error:
         raise WeightsError(f'A reward model needs {error.name}: `pip install "bakeoff[transformers]"`.') from error
     reading = Reading(pooling=settings.pooling, max_tokens=settings.max_tokens)
-    members = []
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         tensors = load_file(folder / WEIGHTS)
-        for place in range(settings.members):
-            member = Scorer(AutoModel.from_config(config, dtype=torch.float32), tokenizer, reading)
-            for name, part in (("network", member.network), ("head", member.head)):
-                part.load_state_dict(_part(tensors, "0", name) | _part(tensors, str(place), name))
+
+        def scorer(place: str) -> Scorer:
+            made = Scorer(AutoModel.from_config(config, dtype=torch.float32), tokenizer, reading)
+            for name, part in (("network", made.network), ("head", made.head)):
+                part.load_state_dict(_part(tensors, "0", name) | _part(tensors, place, name))
                 part.to(device).eval()
-            members.append(member)
-    except (OSError, ValueError, RuntimeError) as error:
+            return made
+
+        model = Ensemble(members=tuple(scorer(str(place)) for place in range(settings.members)), scale=settings.scale)
+        if settings.counted_scale:
+            grams = json.loads((folder / WORDS).read_text(encoding="utf-8"))
+            model.counted = Counted(grams=grams, **{name: tensors[f"counted.{name}"] for name in COUNTED})
+            model.base, model.counted_scale = scorer("base"), settings.counted_scale
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise WeightsError(f"The reward model in {folder} cannot be read ({reason}). Train it again.") from None
-    return Ensemble(members=tuple(members), scale=settings.scale)
+    return model
 
 
 def _part(tensors: dict[str, torch.Tensor], place: str, name: str) -> dict[str, torch.Tensor]:

@@ -20,6 +20,8 @@ def as_markdown(card: dict[str, Any]) -> str:
         counts = " | ".join(str(one[name]) for name in ("groups", "texts", "pairs", "ties"))
         lines.append(f"| {one['file']} | `{one['sha256'][:16]}` | {counts} |")
     lines += ["", f"Split: {card['split']}", "", "## Held-out figures", *_figures(card["figures"])]
+    if halves := card.get("halves"):
+        lines += ["", f"Alone, the tuned half has {halves['tuned']:.3f} and the counted half {halves['counted']:.3f}."]
     lines += ["", "## Calibration", *_calibration(card["calibration"])]
     lines += ["", "## Training", *(f"- {key}: {value}" for key, value in sorted(card["training"].items()))]
     lines += ["", "![loss](loss.svg) ![accuracy](accuracy.svg)", ""]

@@ -53,7 +53,15 @@ class Scorer:
         return [*ids[:head], *ids[len(ids) - (limit - head) :]], True
 
     def pooled(self, batch: Sequence[Sequence[int]]) -> torch.Tensor:
-        """One vector per tokenised text; texts of like length are computed together."""
+        """One vector per tokenised text: (texts, width)."""
+        return self._in_chunks(batch, 1)[:, 0]
+
+    def layers(self, batch: Sequence[Sequence[int]]) -> torch.Tensor:
+        """The same of the last two layers: (texts, 2, width)."""
+        return self._in_chunks(batch, 2)
+
+    def _in_chunks(self, batch: Sequence[Sequence[int]], layers: int) -> torch.Tensor:
+        """Texts of like length are computed together; results in the order of the batch."""
         order = sorted(range(len(batch)), key=lambda place: (len(batch[place]), place))
         parts, start = [], 0
         while start < len(order):
@@ -64,7 +72,7 @@ class Scorer:
                 and len(batch[order[stop]]) * (stop + 1 - start) <= CHUNK_TOKENS
             ):
                 stop += 1
-            parts.append(self._states([batch[place] for place in order[start:stop]]))
+            parts.append(self._states([batch[place] for place in order[start:stop]], layers))
             start = stop
         back = torch.empty(len(order), dtype=torch.long)
         back[torch.tensor(order)] = torch.arange(len(order))
@@ -75,7 +83,7 @@ class Scorer:
         vectors = self.pooled(batch)
         return self.head(torch.nn.functional.dropout(vectors, dropout, training=dropout > 0))[:, 0]
 
-    def _states(self, batch: Sequence[Sequence[int]]) -> torch.Tensor:
+    def _states(self, batch: Sequence[Sequence[int]], layers: int) -> torch.Tensor:
         longest = max(map(len, batch))
         ids = torch.full((len(batch), longest), self.tokenizer.pad_token_id)
         mask = torch.zeros((len(batch), longest), dtype=torch.long)
@@ -84,9 +92,13 @@ class Scorer:
             mask[row, : len(tokens)] = 1
         device = self.network.device
         ids, mask = ids.to(device), mask.to(device)
-        states = self.network(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+        found = self.network(input_ids=ids, attention_mask=mask, output_hidden_states=layers > 1)
+        states = found.hidden_states[-layers:] if layers > 1 else (found.last_hidden_state,)
+        return torch.stack([self._pool(one.float(), mask) for one in states], dim=1)
+
+    def _pool(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         if self.reading.pooling == "last":
-            return states[range(len(batch)), mask.sum(1) - 1]
+            return states[range(len(states)), mask.sum(1) - 1]
         weights = mask[:, :, None].to(states.dtype)
         return (states * weights).sum(1) / weights.sum(1)
 

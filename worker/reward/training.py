@@ -60,7 +60,7 @@ class Options:
 DEFAULTS: dict[Mode, dict[str, Any]] = {
     "head": {"epochs": 40, "head_rate": 2e-3, "patience": 4},
     "lora": {"epochs": 2, "rate": 5e-4},
-    "full": {"epochs": 1, "rate": 1e-4, "members": 3},
+    "full": {"epochs": 1, "rate": 1e-4},
 }
 
 
