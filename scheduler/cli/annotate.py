@@ -23,7 +23,7 @@ from scheduler.annotating.exporting import exported
 from scheduler.annotating.groups import groups_of, read_groups, twice
 from scheduler.annotating.standing import standing
 from scheduler.cli.output import console, harmless, print_json, table
-from scheduler.cli.prefer import _lines as lines_of
+from scheduler.cli.prefer import lines_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

@@ -84,7 +84,7 @@ def import_preferences_command(
 
     settings = load_settings()
     defaults = {"capability": capability, "annotator": annotator, "origin": origin}
-    labels = read_labels(_lines(file), defaults)
+    labels = read_labels(lines_of(file), defaults)
     with transaction(engine_of(settings.dsn, "cli")) as connection:
         stored = store_preferences(connection, labels.preferences)
     capabilities = Counter(preference.capability for preference in labels.preferences)
@@ -99,7 +99,7 @@ def import_preferences_command(
         console.print(f"{count} of {name}{unknown}")
 
 
-def _lines(file: Path) -> list[str]:
+def lines_of(file: Path) -> list[str]:
     """The lines of a file, which is read whole: nothing is stored before its last line is known to be right."""
     try:
         said = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
