@@ -22,6 +22,7 @@ from scheduler.curation.stages.validate import Validate, ValidateOptions
 from worker.backends import Failure, Output, Place
 from worker.backends import Input as Asked
 from worker.backends.given import Given
+from worker.backends.scripted import Scripted
 
 
 def fault(question: str, answer: str, image: str | None = "a.png", root: Path | None = None) -> tuple[str, str] | None:
@@ -152,6 +153,21 @@ def test_a_given_text_is_said_by_the_model_that_it_is_given_to() -> None:
     assert said[0].text == "so"
     assert isinstance(said[1], Failure)
     assert "no text for given-a" in said[1].message
+
+
+def test_a_scripted_model_has_numbers_and_vectors_that_the_input_decides() -> None:
+    params = {"answer": "{number}", "vector": 3}
+    entry = ModelEntry(name="fake", capability="text-classification/ifd", backend="scripted", params=params)
+
+    one, other, same = Scripted(entry, Place(weights=None)).run([Asked(text=text) for text in ("a", "b", "a")])
+
+    assert isinstance(one, Output)
+    assert isinstance(other, Output)
+    assert one == same
+    assert 0 <= float(one.text) <= 1
+    assert one.text != other.text
+    assert len(one.detail["vector"]) == 3
+    assert all(-1 <= number <= 1 for number in one.detail["vector"])
 
 
 @pytest.mark.parametrize(
