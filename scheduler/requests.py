@@ -236,6 +236,8 @@ def check_step(
 ) -> TaskOptions:
     """Whether a step can run here; returns its options. Raises `InvalidRequest`."""
     own = options_of(step, options, inner=inner)
+    if inner and "judge" not in step.options:
+        own = _without_markers(registry, own)
     entry = served(registry, step.capability)
     _check_names(registry, entry, own)
     checked_selectors(own.selectors)
@@ -244,6 +246,16 @@ def check_step(
             f"options.quorum = {own.quorum} can never be met: {wanted} model(s) are asked; see options.candidates."
         )
     return own
+
+
+def _without_markers(registry: Registry, options: TaskOptions) -> TaskOptions:
+    """The options without those of the task's judges that mark components: an inner step has none of the task's."""
+    able = tuple(
+        name
+        for name in options.judges
+        if name not in registry.judges or not lacks_components(registry.judges[name], options.expect)
+    )
+    return options if able == options.judges else options.model_copy(update={"judge": able or None})
 
 
 def _check_sizes(settings: Settings, request: str, options: TaskOptions, attachments: int) -> None:

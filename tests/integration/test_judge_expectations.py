@@ -237,6 +237,21 @@ def test_a_rubric_takes_the_components_of_its_task(settings: Settings, database:
     assert (subtask.judge, subtask.expect) == ("marks", expect)
 
 
+def test_a_rubric_of_the_task_marks_its_answer_and_others_judge_what_leads_there(
+    settings: Settings, database: Engine
+) -> None:
+    # given a plan of two steps, and a judge that marks what the task expects of its answer
+    expect = {"components": [{"description": "be short"}]}
+    steps = [
+        {"id": "draft", "capability": "text-generation", "inputs": [{"request": True}]},
+        {"id": "final", "capability": "text-generation", "inputs": [{"output": "draft"}]},
+    ]
+    found = stored(settings, database, request="x", options={"expect": expect, "judge": "marks", "subtasks": steps})
+    assert {row.name: (row.judge, row.expect) for row in found} == {
+        "draft": ("longest", None), "final": ("marks", expect),
+    }  # fmt: skip
+
+
 def test_a_row_with_an_expectation_that_is_none_fails_with_the_reason(settings: Settings, database: Engine) -> None:
     options = json.dumps({"expect": {"checks": [{"check": "smell"}]}})
     run(database, "INSERT INTO task (request, capability, options) VALUES ('x', 'text-generation', CAST(:o AS jsonb))",
