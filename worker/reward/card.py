@@ -29,9 +29,10 @@ def as_markdown(card: dict[str, Any]) -> str:
 
 
 def _about(card: dict[str, Any]) -> str:
+    members = card["training"]["members"]
+    mean = f"; the mean of {members} such networks" if members > 1 else ""
     return (
-        f"Began as {card['base']} ({card['parameters']:,} numbers, of which {card['tuned']:,} were tuned; the mean of "
-        f"{card['training']['members']} such models). "
+        f"Began as {card['base']} ({card['parameters']:,} numbers, of which {card['tuned']:,} were tuned{mean}). "
         f"**It reads text only: it never saw an image**, and cannot know whether a text is true of one. "
         f"Made {card['date']}."
     )
