@@ -112,7 +112,7 @@ def _end_streams_first(hub: Hub) -> None:
         before = signal.getsignal(number)
 
         def stop(number: int, frame: FrameType | None, before: Any = before) -> None:
-            hub.close()
+            hub.close_streams()
             if callable(before):
                 before(number, frame)
 

@@ -209,14 +209,16 @@ async def _waited(shared: Services, task: UUID) -> AsyncGenerator[None]:
     """Until a task has ended, something every few seconds. Raises `WaitTimeout`; the task goes on."""
     settings = shared.settings
     deadline = time.monotonic() + settings.api_chat_timeout
-    every = min(settings.api_keep_alive, settings.api_chat_timeout)
+    grace = settings.stop_seconds / 2  # of a process that is asked to stop; the rest is for the answer
+    every = min(settings.api_keep_alive, settings.api_chat_timeout, grace / 2)
     state = ""
-    async with aclosing(shared.hub.progress(task, every)) as progress:
+    async with aclosing(shared.hub.progress(task, every, patient=True)) as progress:
         async for seen in progress:
             state = seen["status"] if seen else state
             if state and TaskState(state).final:
                 return
-            if time.monotonic() >= deadline:
+            stopping = shared.hub.stopping_at
+            if time.monotonic() >= (deadline if stopping is None else min(deadline, stopping + grace)):
                 break
             yield
     raise WaitTimeout(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator
 from typing import TYPE_CHECKING, Any
@@ -39,8 +40,9 @@ MOST_KEPT = 2000  # events that a slow reader may be behind before it reads for 
 class Watcher:
     """Somebody who waits, on the event loop. `None` among what it gets means: nothing came for a while."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, patient: bool = False) -> None:
         self._loop = loop
+        self.patient = patient  # it waits on while the process stops
         self._there = asyncio.Event()
         self.kept: deque[Any] = deque()
         self.lost = False  # it was too slow, and something was thrown away
@@ -87,27 +89,37 @@ class Hub:
         self._feeds: set[Watcher] = set()
         self._place: Place | None = None  # up to where the feeds were told
         self._stop = threading.Event()
-        self._closed = False
+        self.stopping_at: float | None = None
         self._thread = threading.Thread(target=self._run, name="hub", daemon=True)
 
     def start(self) -> None:
         """Begin to listen."""
         self._thread.start()
 
-    def close(self) -> None:
-        """Tell everybody that the process stops; streams end, so that their clients go elsewhere and resume."""
-        self._closed = True
-        self._stop.set()
+    def close_streams(self) -> None:
+        """The process is asked to stop: streams end, and their clients resume elsewhere; the patient wait on."""
+        self.stopping_at = time.monotonic()
         with self._lock:
             watchers = [*self._feeds, *(one for some in self._tasks.values() for one in some)]
         for watcher in watchers:
-            watcher.close()
+            if not watcher.patient:
+                watcher.close()
+
+    def close(self) -> None:
+        """End everything."""
+        self.close_streams()
+        self._stop.set()
 
     # --- for the endpoints
 
-    async def progress(self, task: UUID, keep_alive: float) -> AsyncGenerator[dict[str, Any] | None]:
-        """Where a task stands, now and at every change, until it has ended; None where nothing came for a while."""
-        with self._watch(task) as watcher:
+    async def progress(
+        self, task: UUID, keep_alive: float, *, patient: bool = False
+    ) -> AsyncGenerator[dict[str, Any] | None]:
+        """Where a task stands, now and at every change, until it has ended; None where nothing came for a while.
+
+        It ends when the process is asked to stop, unless `patient`: then whoever reads decides.
+        """
+        with self._watch(task, patient=patient) as watcher:
             last = await run_in_threadpool(self._read, task)
             if last is None:
                 return
@@ -115,6 +127,9 @@ class Hub:
             while not TaskState(last["status"]).final and not watcher.closed:
                 if not await watcher.wait(keep_alive):
                     yield None
+                if watcher.lost:
+                    watcher.lost = False
+                    watcher.kept.append(await run_in_threadpool(self._read, task) or last)
                 while watcher.kept:
                     if (fresh := watcher.kept.popleft()) != last:
                         last = fresh
@@ -156,11 +171,11 @@ class Hub:
             return ended_after(connection, place, PAGE, source)
 
     @contextlib.contextmanager
-    def _watch(self, task: UUID) -> Iterator[Watcher]:
-        watcher = Watcher(asyncio.get_running_loop())
+    def _watch(self, task: UUID, *, patient: bool) -> Iterator[Watcher]:
+        watcher = Watcher(asyncio.get_running_loop(), patient=patient)
         with self._lock:
             self._tasks.setdefault(task, set()).add(watcher)
-        watcher.closed = self._closed
+        watcher.closed = self.stopping_at is not None and not patient
         try:
             yield watcher
         finally:
@@ -175,7 +190,7 @@ class Hub:
         watcher = Watcher(asyncio.get_running_loop())
         with self._lock:
             self._feeds.add(watcher)
-        watcher.closed = self._closed
+        watcher.closed = self.stopping_at is not None
         try:
             yield watcher
         finally:

@@ -137,6 +137,24 @@ def test_two_who_watch_a_task_both_see_it_end(database: Engine, hub: Hub) -> Non
     assert asyncio.run(both()) == [["pending", "done"]] * 2
 
 
+def test_the_patient_hear_the_end_while_the_process_stops(database: Engine, hub: Hub) -> None:
+    with transaction(database) as connection:
+        task = add_task(connection)
+
+    async def watch() -> list[str]:
+        seen = []
+        async for progress in hub.progress(task, 0.1, patient=True):
+            if progress is not None:
+                seen.append(progress["status"])
+            elif hub.stopping_at is None:
+                hub.close_streams()
+                with transaction(database) as connection:
+                    end(connection, task)
+        return seen
+
+    assert asyncio.run(asyncio.wait_for(watch(), 60)) == ["pending", "done"]
+
+
 def test_when_the_process_stops_every_stream_ends(database: Engine, hub: Hub) -> None:
     with transaction(database) as connection:
         task = add_task(connection)
