@@ -10,16 +10,19 @@ import pytest
 from sqlalchemy import Engine, text
 
 from db.breaker import Guarded, due_probes, note_success
+from db.judges import ask_next_judge
+from db.lease import Leased, charge
 from db.queries import task_situation, task_story
 from db.registry import read_registry
 from db.settings import Settings
-from db.verdicts import Patience, send_judge_probe, send_judging
+from db.verdicts import Patience, claim_judging, expire_judging, load_to_judge, send_judge_probe, send_judging
 from db.workers import sync_registry
 from scheduler.why import Surroundings, why
 from tests.conftest import SCRIPTED
 from tests.integration.test_rules import plan, send
 from tests.integration.test_transitions import finish_all, rows, run
-from worker.judging import judge_wave
+from worker.deciding import fallback
+from worker.judging import judge_wave, store_decided
 from worker.process import ModelProcess
 from worker.role import WorkerRole
 
@@ -191,6 +194,33 @@ def test_a_suspended_judge_is_still_probed_and_what_probed_it_goes_on(process: M
     # then the subtask goes on to the next, uncharged
     deliver(process, database)
     assert subtask_of(database, task)["verdict"]["judge"] == "longest"
+
+
+def test_the_process_of_the_second_judge_is_lost_and_its_late_verdict_changes_nothing(
+    process: ModelProcess, database: Engine
+) -> None:
+    # given a subtask whose second judge is being asked when its process is lost
+    task = waiting(database, "broken", "longest", "away")
+    for _ in range(3):
+        deliver(process, database)
+    (subtask,) = rows(database, "SELECT id FROM subtask")
+    with database.begin() as connection:
+        claimed = claim_judging(connection, [subtask.id], uuid4(), 60)
+        (lost,) = load_to_judge(connection, claimed)
+        charge(connection, Leased.SUBTASK, claimed.token, claimed.ids)
+    run(database, "UPDATE subtask SET lease_until = now() - interval '1 s'")
+    with database.begin() as connection:
+        assert expire_judging(connection) == {"longest": 1}
+    # when it is lost as often as a subtask may be tried, the third is asked
+    run(database, "UPDATE subtask SET attempt = max_attempts")
+    deliver(process, database)
+    assert subtask_of(database, task)["judges"]["asked"] == "away"
+    # then what the lost process says after all is too late
+    with database.begin() as connection:
+        assert store_decided(connection, claimed.token, [(lost, fallback(lost, 3, "late", 0.0))]) == []
+        assert not ask_next_judge(connection, claimed.token, subtask.id, "late")
+    assert subtask_of(database, task)["verdict"] is None
+    assert [one["judge"] for one in subtask_of(database, task)["judges"]["failed"]] == ["broken", "longest"]
 
 
 def test_a_chords_callback_leaves_one_to_be_the_probe_where_that_is_due(

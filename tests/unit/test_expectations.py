@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from db.registry import JudgeEntry
 from scheduler.requests import TaskOptions, parse_options
 from tests.unit.test_judge_rubric import Marker
 from tests.unit.test_judges import order, question
-from worker.judges import Decision, Question, create_judge
+from worker.judges import Decision, Question, check_decision, create_judge
 from worker.judges.checking import IsNumber
 from worker.judges.expecting import Expect, lacks_components, merged
 from worker.judges.passing import decide, sift
@@ -186,6 +187,16 @@ def test_those_that_fail_stand_behind_by_how_much_they_lack() -> None:
 def test_an_answer_that_brings_a_check_down_fails_it() -> None:
     held = expecting('{"a": ' * 49 + "1" + "}" * 49, "1", checks=[{"check": "json", "schema": {"type": "integer"}}])
     assert [one.text for one in sift(held).passing] == ["1"]
+
+
+@pytest.mark.parametrize("confidence", [math.nan, 1.5, -0.1])
+def test_a_judge_that_is_sure_by_no_number_has_failed_and_harms_no_other_verdict(confidence: float) -> None:
+    # given what no verdict can store, together with which none of a wave could be
+    asked = question("a", "b")
+    decision = Decision(ranking=tuple(one.id for one in asked.answers), scores={}, reason="", method="m",
+                        confidence=confidence)  # fmt: skip
+    with pytest.raises(ValueError, match="confidence is not a number"):
+        check_decision(decision, [one.id for one in asked.answers])
 
 
 # --- the same words as the registry

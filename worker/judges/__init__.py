@@ -80,13 +80,15 @@ class Judge(ABC):
 
 
 def check_decision(decision: Decision, candidates: Sequence[UUID]) -> None:
-    """Raise `ValueError` where a judge ranked other things than it was given, or scored them with no number."""
+    """Raise `ValueError` where a judge ranked other things than it was given, or a figure of it cannot be stored."""
     if Counter(decision.ranking) != Counter(candidates):
         raise ValueError("the ranking is not one of the candidates that were asked about")
     if not set(decision.scores) <= set(candidates):
         raise ValueError("a score is about something that was not asked about")
     if not all(math.isfinite(score) for score in decision.scores.values()):
         raise ValueError("a score is not a number")
+    if decision.confidence is not None and not 0 <= decision.confidence <= 1:
+        raise ValueError("the confidence is not a number from 0 to 1")
 
 
 #: method in models.toml → "module:class"
