@@ -115,6 +115,10 @@ def parse_options(options: Mapping[str, Any]) -> TaskOptions:
             known = ", ".join(TaskOptions.model_fields)
             raise InvalidRequest(f"options.{key} is not an option; there are: {known}.") from None
         shown = json.dumps(first["input"], default=str)[:200]
+        if first["loc"][0] == "judge":
+            raise InvalidRequest(
+                f"options.judge = {shown} is neither the name of a judge nor a list of names."
+            ) from None
         raise InvalidRequest(f"options.{key} = {shown}: {first['msg']}.") from None
 
 

@@ -219,6 +219,7 @@ def test_what_a_task_expects_is_asked_of_the_steps_that_nobody_reads(settings: S
         ({"judge": ["longest", "longest"]}, "names 'longest' twice"),
         ({"judge": ["longest", "nobody"]}, "options.judge = 'nobody' is unknown; there are: "),
         ({"judge": []}, "names nobody"),
+        ({"judge": {"first": "longest"}}, "is neither the name of a judge nor a list of names"),
         ({"judge": "marks"}, "options.expect.components"),
         ({"judge": "marks", "expect": JSON_ONLY}, "options.expect.components"),
     ],
