@@ -11,7 +11,8 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from db.keys import Scope
+from db.engine import transaction
+from db.keys import Scope, revoke_key
 from tests.conftest import Installation, make_installation, wait_until
 from tests.integration.api_parts import client_of, is_problem, make_key, post, start_api
 
@@ -306,7 +307,7 @@ def test_keys_are_stored_as_hashes_and_revoked_within_seconds(
     served: tuple[Installation, str], keys: dict[str, str]
 ) -> None:
     installation, url = served
-    key = installation.run("keys", "create", "--scope", "read", "--name", "for a while", "--json").json["key"]
+    key = make_key(installation, Scope.READ, name="for a while")
     secret = key[len("bakeoff_") + 33 :]
     with client_of(url, key) as client:
         assert client.get("/v1/tasks").status_code == 200
@@ -315,6 +316,9 @@ def test_keys_are_stored_as_hashes_and_revoked_within_seconds(
         assert all(secret not in row.said for row in rows)
         (used,) = installation.query("SELECT last_used_at FROM api_key WHERE name = 'for a while'")
         assert used.last_used_at is not None
-        assert installation.run("keys", "revoke", "for a while").code == 0
+        engine = installation.engine()
+        with transaction(engine) as connection:
+            revoke_key(connection, "for a while")
+        engine.dispose()
         wait_until(lambda: client.get("/v1/tasks").status_code == 401)
     assert secret not in installation.logs()
