@@ -17,16 +17,8 @@ from typing import Any
 import pytest
 
 from db.errors import WeightsError
-from db.registry import (
-    FolderSource,
-    HubSource,
-    InstalledSource,
-    ModelEntry,
-    NoSource,
-    PackageSource,
-    ServerSource,
-    Source,
-)
+from db.registry import ModelEntry
+from db.sources import FolderSource, HubSource, InstalledSource, NoSource, PackageSource, ServerSource, Source
 from worker import weights
 from worker.weights import fetch, identity, locate
 
