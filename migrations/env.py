@@ -6,7 +6,7 @@ from alembic import context
 from sqlalchemy import Connection, text
 
 from db.engine import make_engine
-from db.schema_curation import Base  # it knows the tables of `db.schema`, and its own
+from db.schema import Base
 from db.settings import load_settings
 
 LOCK = 0x62616B65  # any number that nobody else locks

@@ -19,7 +19,7 @@ from db.curation_report import funnel
 from db.curation_tasks import asked_of
 from db.engine import engine_of, transaction
 from db.errors import BakeoffError, RefusedNow
-from db.schema_curation import JobState
+from db.schema.curation import JobState
 from scheduler.curation.found import changed_answers
 from scheduler.curation.recipe import parse_recipe
 from scheduler.curation.report import notes_of, report_of

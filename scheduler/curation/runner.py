@@ -26,7 +26,7 @@ from db.curation_records import keep_rest, pending_again
 from db.engine import engine_of, transaction
 from db.errors import RefusedNow, UsageError
 from db.logs import get_logger
-from db.schema_curation import JobState
+from db.schema.curation import JobState
 from scheduler.curation import loading
 from scheduler.curation.recipe import Recipe, parse_recipe
 from scheduler.curation.run import Run, silent

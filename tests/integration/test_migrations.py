@@ -1,4 +1,4 @@
-"""The schema of `db/schema.py` and the migrations are the same thing, and the database's own functions work."""
+"""The schema of `db/schema/` and the migrations are the same thing, and the database's own functions work."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 from db.curation_records import Dropped, count_at, page_of, pass_page
-from db.schema_curation import Step
+from db.schema.curation import Step
 from scheduler.curation.stages import O, Stage
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from db.curation_records import (
 from db.curation_tasks import ended_by_key, outcomes_of
 from db.errors import BakeoffError
 from db.logs import get_logger
-from db.schema_curation import Step
+from db.schema.curation import Step
 from db.workers import live_queues, live_workers
 from scheduler.curation.stages import O, Stage
 from scheduler.submit import NewTask, submit_many

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from db.curation_records import Dropped, add_bands, count_at, page_of, pass_page, records_at, sharing_a_band
-from db.schema_curation import Step
+from db.schema.curation import Step
 from scheduler.curation.shingles import hashed, jaccard, runs_of, words_of
 from scheduler.curation.stages import Stage, StageOptions
 from scheduler.curation.turns import image_of, turns_of

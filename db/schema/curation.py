@@ -15,7 +15,7 @@ from uuid import UUID
 from sqlalchemy import JSON, BigInteger, CheckConstraint, ForeignKey, Index, SmallInteger, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.schema import NEW_ID, NOW, Base, _one_of
+from db.schema.base import NEW_ID, NOW, Base, one_of
 
 
 class JobState(StrEnum):
@@ -62,7 +62,7 @@ class CurationJob(Base):
     finished_at: Mapped[datetime | None]
 
     __table_args__ = (
-        CheckConstraint(_one_of("status", JobState), name="status"),
+        CheckConstraint(one_of("status", JobState), name="status"),
         CheckConstraint("name ~ '^[a-z0-9][a-z0-9._-]{0,62}$'", name="name"),
         CheckConstraint("(token IS NULL) = (lease_until IS NULL)", name="lease_whole"),
         CheckConstraint("(status = 'running') = (finished_at IS NULL)", name="final_finished"),
@@ -90,7 +90,7 @@ class CurationRecord(Base):
     found: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))  # what stages wrote: answers, pairs
 
     __table_args__ = (
-        CheckConstraint(_one_of("fate", Fate), name="fate"),
+        CheckConstraint(one_of("fate", Fate), name="fate"),
         CheckConstraint("step BETWEEN 0 AND 2", name="step"),
         CheckConstraint("(fate = 'dropped') = (rule IS NOT NULL AND reason IS NOT NULL)", name="dropped_reason"),
         Index(
