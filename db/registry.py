@@ -67,7 +67,7 @@ class ModelEntry(_Strict):
     trust_remote_code: bool = False
     deterministic: bool = False
     reads: tuple[Literal["image", "audio"], ...] = ()  # files that it is shown when a judge asks it
-    cache: bool | None = None  # whether equal inputs are answered from stored outputs; empty: where deterministic
+    cache: bool | None = None  # whether equal inputs are answered from stored outputs; empty: see `caches`
     params: dict[str, Any] = {}  # handed to the backend, which checks them
     metadata: dict[str, Any] = {}  # downloads, likes, trending, benchmark scores: what selectors read
 
@@ -78,8 +78,14 @@ class ModelEntry(_Strict):
 
     @property
     def caches(self) -> bool:
-        """Whether an output that is stored answers the same input again."""
-        return self.deterministic if self.cache is None else self.cache
+        """Whether an output that is stored answers the same input again.
+
+        Where nothing is said: if it is deterministic and its weights cannot change under the same name. A folder
+        without hashes and a branch of the hub can; a `revision` of the entry keeps them apart.
+        """
+        if self.cache is not None:
+            return self.cache
+        return self.deterministic and (bool(self.revision) or self.source.pinned)
 
     @cached_property
     def exact_revision(self) -> str:

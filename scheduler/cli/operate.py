@@ -13,14 +13,14 @@ from db.endings import cancel_tasks, retry_task
 from db.engine import engine_of, transaction
 from db.errors import InvalidRequest, WaitTimeout
 from db.prune import count_finished, delete_finished, delete_gone_workers, delete_unnamed_files, files_after
-from db.queries import backlogs, judge_rows, model_rows, open_of_source, task_situation, task_status
+from db.queries import backlogs, open_of_source, task_status
 from db.settings import Settings, load_settings
-from db.states import ModelState, WorkerState
-from db.workers import live_queues, live_workers, sync_registry
+from db.states import ModelState
+from db.workers import sync_registry
 from scheduler.cli.output import console, print_json
 from scheduler.cli.tasks import find_task
 from scheduler.cli.times import seconds_of
-from scheduler.why import Surroundings, why
+from scheduler.situation import explain
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Tasks = Annotated[list[str] | None, typer.Argument(help="Task ids, or their beginnings.")]
@@ -47,21 +47,11 @@ def why_command(
     settings = load_settings()
     found = find_task(settings, task)
     with transaction(engine_of(settings.dsn, "cli")) as connection:
-        situation = task_situation(connection, found)
-        workers = live_workers(connection, settings.worker_timeout)
-        around = Surroundings(
-            registry=settings.registry,
-            scheduler=any(w.name.startswith("scheduler") and w.status == WorkerState.READY for w in workers),
-            live=frozenset(live_queues(workers)),
-            models=model_rows(connection),
-            judges=judge_rows(connection),
-            bind_wait=settings.bind_wait,
-        )
-    sentence = why(situation, around)
+        said = explain(connection, settings, found)
     if as_json:
-        print_json({"id": found, "status": situation["status"], "why": sentence})
+        print_json(said)
     else:
-        console.print(sentence, soft_wrap=True)
+        console.print(said["why"], soft_wrap=True)
 
 
 def cancel_command(

@@ -7,7 +7,7 @@ import pytest
 
 from db.errors import RegistryError
 from db.registry import ModelEntry, parse_registry, read_registry
-from db.sources import HubSource, PackageSource
+from db.sources import FolderSource, HubSource, PackageSource, Source
 
 MODELS_FILE = Path(__file__).resolve().parents[2] / "models.toml"
 
@@ -123,6 +123,22 @@ def test_a_deterministic_model_caches_unless_it_is_told_not_to() -> None:
     assert entry(deterministic=True).caches
     assert not entry(deterministic=True, cache=False).caches
     assert entry(cache=True).caches
+
+
+@pytest.mark.parametrize(
+    ("source", "caches"),
+    [
+        (FolderSource(folder=Path("/weights")), False),
+        (FolderSource(folder=Path("/weights"), sha256={"model.safetensors": "0" * 64}), True),
+        (HubSource(hub="someone/model"), False),
+        (HubSource(hub="someone/model", revision="a" * 40), True),
+    ],
+)
+def test_weights_that_can_change_under_their_name_are_not_cached(source: Source, *, caches: bool) -> None:
+    given: dict[str, Any] = {"name": "m", "capability": "text-generation", "backend": "scripted", "deterministic": True}
+
+    assert ModelEntry(**given, source=source).caches is caches
+    assert ModelEntry(**given, source=source, revision="2026-11").caches
 
 
 def test_the_exact_revision_follows_what_changes_an_output_and_nothing_else() -> None:
