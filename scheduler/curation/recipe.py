@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from db.errors import UsageError
+from scheduler.curation.options import STAGES, options_type
 from scheduler.curation.recipe_files import find_file
-from scheduler.curation.stages import STAGES, options_type
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,8 +14,8 @@ from pydantic import Field
 from db.curation_records import Dropped, Scored, select_top
 from db.errors import UsageError
 from scheduler.curation.found import with_new_answers
+from scheduler.curation.options import StageOptions
 from scheduler.curation.prompting import PROMPTS, check_prompt
-from scheduler.curation.stages import StageOptions
 from scheduler.curation.stages.asking import Ask, Asking, failed
 from scheduler.curation.turns import captions_of, turns_of
 

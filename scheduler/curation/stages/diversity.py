@@ -14,7 +14,7 @@ from pydantic import Field
 from db.curation_records import Dropped, Scored, decide, entered
 from db.curation_tasks import outcomes_of
 from db.errors import BakeoffError
-from scheduler.curation.stages import StageOptions
+from scheduler.curation.options import StageOptions
 from scheduler.curation.stages.asking import PAGE, Ask, Asking, failed, latest_of
 from scheduler.curation.turns import turns_of
 

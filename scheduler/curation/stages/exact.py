@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from db.curation_records import drop_exact
-from scheduler.curation.stages import Stage, StageOptions
+from scheduler.curation.options import StageOptions
+from scheduler.curation.stages import Stage
 
 if TYPE_CHECKING:
     from scheduler.curation.run import Run

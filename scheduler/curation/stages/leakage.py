@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from db.errors import UsageError
+from scheduler.curation.options import StageOptions
 from scheduler.curation.reading import Reader
 from scheduler.curation.recipe_files import find_file
 from scheduler.curation.shingles import runs_of, words_of
-from scheduler.curation.stages import StageOptions
 from scheduler.curation.stages.alone import Alone
 from scheduler.curation.turns import turns_of
 

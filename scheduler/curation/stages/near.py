@@ -15,8 +15,9 @@ from pydantic import Field
 
 from db.curation_records import Dropped, add_bands, count_at, page_of, pass_page, records_at, sharing_a_band
 from db.schema.curation import Step
+from scheduler.curation.options import StageOptions
 from scheduler.curation.shingles import hashed, jaccard, runs_of, words_of
-from scheduler.curation.stages import Stage, StageOptions
+from scheduler.curation.stages import Stage
 from scheduler.curation.turns import image_of, turns_of
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from db.curation_records import Dropped, Scored, select_top
-from scheduler.curation.stages import StageOptions
+from scheduler.curation.options import StageOptions
 from scheduler.curation.stages.asking import Ask, Asking, failed
 from scheduler.curation.stages.scores import number_of
 from scheduler.curation.turns import turns_of

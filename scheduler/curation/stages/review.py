@@ -14,8 +14,8 @@ from pydantic import Field
 
 from db.curation_records import Dropped, Scored
 from scheduler.curation.found import answers_of, with_new_answers
+from scheduler.curation.options import StageOptions
 from scheduler.curation.prompting import PROMPTS, check_prompt
-from scheduler.curation.stages import StageOptions
 from scheduler.curation.stages.answers import pairs_of
 from scheduler.curation.stages.asking import Ask, Asking
 from scheduler.curation.turns import captions_of, turns_of

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from db.errors import InvalidRequest
-from scheduler.curation.stages import StageOptions
+from scheduler.curation.options import StageOptions
 from scheduler.curation.stages.alone import Alone
 from scheduler.curation.turns import MARK, Unreadable, image_of, turns_of
 from scheduler.requests import check_storable
