@@ -43,7 +43,8 @@ def train_command(
     ] = None,
     base: Annotated[str, typer.Option(help="An encoder or decoder of the registry.")] = "minilm-l6",
     mode: Annotated[
-        Literal["head", "lora", "full"], typer.Option(help="What is tuned: the head alone, LoRA beside it, or blocks.")
+        Literal["head", "lora", "full"],
+        typer.Option(help="What is tuned beside the counted half: nothing, LoRA, or blocks."),
     ] = "full",
     layers: Annotated[int, typer.Option(min=0, help="Upper blocks that `full` tunes; 0: all of them.")] = 3,
     epochs: Annotated[int | None, typer.Option(min=1, max=1000, help="Default: by mode.")] = None,
@@ -67,6 +68,9 @@ def train_command(
     from worker.reward.training import options_for
     from worker.weights import fetch
 
+    for option, given in (("--epochs", epochs), ("--members", members), ("--rate", rate)):
+        if mode == "head" and given is not None:
+            raise UsageError(f"{option} = {given}: --mode head tunes no network; leave it out, or name another mode.")
     settings = load_settings()
     sources = _sources(settings, files or [], stored or [])
     entry = read_registry(settings.registry_file).model(base)

@@ -6,8 +6,8 @@ import re
 from typing import TYPE_CHECKING
 
 from db.errors import UsageError
-from worker.judges.features import seen
 from worker.judges.fitting import Example, fit
+from worker.reward.surface import form_of
 from worker.reward.text import parted
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ def surface(groups: Sequence[Group]) -> Rewards | None:
 
 
 def _features(text: str) -> dict[str, float]:
-    asked, said = parted(text)
-    (row,) = seen(asked, [said]).features
-    first = FIRST.search(said.casefold())
+    first = FIRST.search(parted(text)[1].casefold())
     # Under names of their own: a jury's features are weighed by rules of its own.
-    return {f"form:{name}": value for name, value in row.items()} | ({f"first:{first[0]}": 1.0} if first else {})
+    return {f"form:{name}": value for name, value in form_of(text).items()} | (
+        {f"first:{first[0]}": 1.0} if first else {}
+    )

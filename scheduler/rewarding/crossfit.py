@@ -129,7 +129,7 @@ def new_scorer(plan: Plan) -> Scorer:
 
 def crossfit(plan: Plan, groups: Sequence[Group], progress: Progress) -> Crossfit:
     """A training per fold, each scored on the groups that it did not see."""
-    return _crossfit(plan, groups, progress, "fold", plan.options)
+    return _crossfit(plan, groups, progress, "fold", plan.options, {})
 
 
 def base_states(base: Scorer, groups: Sequence[Group], progress: Progress) -> dict[str, torch.Tensor]:
@@ -163,29 +163,23 @@ def counted(plan: Plan, groups: Sequence[Group], states: dict[str, torch.Tensor]
     return rewards
 
 
-def frozen_head(plan: Plan, groups: Sequence[Group], progress: Progress) -> Rewards:
-    """Held-out rewards of a linear head on the frozen base, on the same folds."""
+def frozen_head(plan: Plan, groups: Sequence[Group], states: dict[str, torch.Tensor], progress: Progress) -> Rewards:
+    """Held-out rewards of a linear head on the frozen base, whose states are known, on the same folds."""
     from worker.reward.training import options_for  # noqa: PLC0415
 
     options = replace(options_for("head", seed=plan.options.seed), corrupt=0.0)
-    return _crossfit(plan, groups, progress, "linear head, fold", options).rewards
+    last = {text: own[-1] for text, own in states.items()}
+    return _crossfit(plan, groups, progress, "linear head, fold", options, last).rewards
 
 
-def final(
-    plan: Plan,
-    groups: Sequence[Group],
-    epochs: Sequence[int],
-    states: dict[str, torch.Tensor],
-    progress: Progress,
-) -> Final:
-    """A model of all groups, trained for as many epochs as were best on the folds. `states` spare a head its base."""
+def final(plan: Plan, groups: Sequence[Group], epochs: Sequence[int], progress: Progress) -> Final:
+    """A model of all groups, trained for as many epochs as were best on the folds."""
     from worker.reward.trainable import merged  # noqa: PLC0415
 
     members, histories, tuned = [], [], 0
     stop_after = round(median(epochs))
-    last = {text: own[-1] for text, own in states.items()}
     for member in range(plan.options.members):
-        training = _training(plan, groups, [], "all groups", member, plan.options, stop_after=stop_after, states=last)
+        training = _training(plan, groups, [], "all groups", member, plan.options, stop_after=stop_after)
         trained = training.run(_reporting(progress, "all groups", member, plan.options))
         tuned = sum(parameter.numel() for parameter in training.tuned.parameters)
         merged(training.scorer)
@@ -194,12 +188,18 @@ def final(
     return Final(members=tuple(members), histories=histories, tuned=tuned)
 
 
-def _crossfit(plan: Plan, groups: Sequence[Group], progress: Progress, name: str, options: Options) -> Crossfit:
+def _crossfit(
+    plan: Plan,
+    groups: Sequence[Group],
+    progress: Progress,
+    name: str,
+    options: Options,
+    states: dict[str, torch.Tensor],
+) -> Crossfit:
     from worker.reward.training import Epoch  # noqa: PLC0415
 
     rewards: Rewards = {}
     histories, epochs = [], []
-    states: dict[str, Any] = {}
     for fold in range(plan.folds):
         said = f"{name} {fold + 1} of {plan.folds}"
         mine = [group for group in groups if fold_of(group.id, plan.folds) == fold]

@@ -118,3 +118,7 @@ def test_what_cannot_be_trained_is_said_in_a_sentence(place: Path) -> None:
     assert isinstance(nothing.exception, UsageError)
     assert "name a file" in str(nothing.exception)
     assert "bakeoff prefer" in str(unknown.exception)
+    untuned = invoke(
+        "train", "--stored", "text-generation", "--mode", "head", "--epochs", "3", "--out", str(place / "x")
+    )
+    assert "--mode head tunes no network" in str(untuned.exception)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ from scheduler.rewarding.making import evaluated, fingerprint, trained
 from scheduler.rewarding.reading import Source, read_source
 from worker.backends import Failure, Input, Output, Place
 from worker.backends.reward import Reward
-from worker.reward.artifact import is_artifact, read_artifact
+from worker.reward.artifact import is_artifact, read_artifact, write_artifact
 from worker.reward.text import rendered
 from worker.reward.training import options_for
 
@@ -170,6 +171,9 @@ def test_a_head_alone_and_a_decoder_learn_too(data: Path, tmp_path: Path, mode: 
     card = trained(plan, [source], quiet)
 
     assert card["figures"]["pairwise_accuracy"] > 0.6
+    assert len(read_artifact(tmp_path / "out").members) == (mode != "head")
+    assert (card["tuned"] > 0) == (mode != "head")
+    assert ("none of which was tuned" in (tmp_path / "out" / "card.md").read_text()) == (mode == "head")
     found = evaluated(tmp_path / "out", source)
     assert found["pairwise_accuracy"] > 0.6
     assert {"interval", "pairs", "longest", "random", "spearman_between_images", "kept_human_score"} <= set(found)
@@ -247,6 +251,45 @@ def test_a_folder_that_is_no_reward_model_says_what_writes_one(tmp_path: Path, m
     (tmp_path / "reward.json").write_text((made / "reward.json").read_text().replace('"form": 1', '"form": 99'))
     with pytest.raises(WeightsError, match="form = 99"):
         read_artifact(tmp_path)
+
+
+def test_a_folder_that_counts_otherwise_is_refused_with_a_sentence(tmp_path: Path, made: Path) -> None:
+    # given a model that was written before the form of an answer was counted
+    shutil.copytree(made, tmp_path / "old")
+    settings = tmp_path / "old" / "reward.json"
+    settings.write_text(settings.read_text().replace('"format": 2', '"format": 1'))
+
+    with pytest.raises(WeightsError, match=r"reward.json, format: .* Train it again"):
+        read_artifact(tmp_path / "old")
+
+    # and one that counts a feature that there is no more
+    shutil.copytree(made, tmp_path / "other")
+    names = tmp_path / "other" / "counted.json"
+    names.write_text(names.read_text().replace('"length"', '"girth"'))
+
+    with pytest.raises(WeightsError, match=r"form = 'girth': no such feature is counted now\. Train it again"):
+        read_artifact(tmp_path / "other")
+
+
+def test_what_was_fitted_is_what_is_read(base: Path, tmp_path: Path) -> None:
+    # given a model of answers, whose form counts
+    rows = [
+        {"instruction": f"Ask {n}", "output_1": "no " * 2, "output_2": f"yes {n} " * 5, "label": 2} for n in range(40)
+    ]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    source = read_source(path)
+    trained(plan_of(base, tmp_path / "out", source, mode="head"), [source], quiet)
+    model = read_artifact(tmp_path / "out")
+
+    # when it is written again
+    write_artifact(tmp_path / "again", model, "tiny", json.loads((tmp_path / "out" / "card.json").read_text()))
+
+    # then scores are the same, and the long answers are ahead
+    texts = [rendered("Ask 7", text) for text in ("yes 7 yes 7 yes 7", "no")]
+    longer, shorter = model.score(texts)
+    assert longer > shorter
+    assert read_artifact(tmp_path / "again").score(texts) == [longer, shorter]
 
 
 def test_the_same_seed_makes_the_same_model_whatever_else_throws_dice(

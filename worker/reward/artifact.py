@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from db.errors import RegistryError, WeightsError
 from worker.reward.card import as_markdown
 from worker.reward.checkpoint import write_json
+from worker.reward.surface import form_of
 from worker.reward.text import FORM
 
 if TYPE_CHECKING:
@@ -24,10 +25,9 @@ if TYPE_CHECKING:
     from worker.reward.ensemble import Ensemble
 
 SETTINGS, WEIGHTS, CARD, CARD_TEXT = "reward.json", "model.safetensors", "card.json", "card.md"
-WORDS = "words.json"  # words and pairs of words that are counted, by place
-
-
-COUNTED = ("rarity", "gram_weights", "means", "layer_weights")
+NAMES = "counted.json"  # what is counted: words and pairs of words, features of form; each by place
+AGAIN = "Train it again: `bakeoff reward train`."
+COUNTED = ("rarity", "gram_weights", "means", "layer_weights", "form_means", "form_scales", "form_weights")
 
 
 class Settings(BaseModel):
@@ -35,13 +35,13 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     form: int = FORM
     pooling: Literal["mean", "last"]
     max_tokens: int = Field(ge=8)
     scale: float = Field(1.0, gt=0)
-    counted_scale: float = Field(0.0, ge=0)
-    members: int = Field(1, ge=1)
+    counted_scale: float = Field(gt=0)
+    members: int = Field(ge=0)
     base: str = ""
 
 
@@ -49,19 +49,17 @@ def write_artifact(folder: Path, model: Ensemble, base: str, card: dict[str, Any
     """Write everything. Returns the folder."""
     from safetensors.torch import save_file
 
-    first = model.members[0]
     folder.mkdir(parents=True, exist_ok=True)
-    first.network.config.save_pretrained(folder)
-    first.tokenizer.save_pretrained(folder)
+    model.base.network.config.save_pretrained(folder)
+    model.base.tokenizer.save_pretrained(folder)
     save_file(_tensors(model), folder / WEIGHTS)
     (folder / WEIGHTS).chmod(0o644)  # safetensors writes it for its owner alone
-    if model.counted is not None:
-        write_json(folder / WORDS, model.counted.grams)
+    write_json(folder / NAMES, {"grams": model.counted.grams, "form": list(model.counted.form)})
     write_json(folder / CARD, card)
     (folder / CARD_TEXT).write_text(as_markdown(card), encoding="utf-8")
     settings = Settings(
-        pooling=first.reading.pooling,
-        max_tokens=first.reading.max_tokens,
+        pooling=model.base.reading.pooling,
+        max_tokens=model.base.reading.max_tokens,
         scale=model.scale,
         counted_scale=model.counted_scale,
         members=len(model.members),
@@ -72,21 +70,18 @@ def write_artifact(folder: Path, model: Ensemble, base: str, card: dict[str, Any
 
 
 def _tensors(model: Ensemble) -> dict[str, torch.Tensor]:
-    """The numbers of all members by place; what a member has from the first one (the blocks that nobody tuned) is kept
-    once."""
+    """All numbers: the base's, those of the members by place that are other than the base's, the counted half's."""
     found: dict[str, torch.Tensor] = {}
-    parts = [(f"{place}.head", member.head) for place, member in enumerate(model.members)]
+    parts = [("base.network", model.base.network)]
+    parts += [(f"{place}.head", member.head) for place, member in enumerate(model.members)]
     parts += [(f"{place}.network", member.network) for place, member in enumerate(model.members)]
-    parts += [] if model.base is None else [("base.network", model.base.network)]
     for name, part in parts:
         for key, value in part.state_dict().items():
             plain = value.detach().cpu().float().contiguous()
-            known = found.get(f"0.{name.partition('.')[2]}.{key}")
+            known = found.get(f"base.{name.partition('.')[2]}.{key}")
             if known is None or not known.equal(plain):
                 found[f"{name}.{key}"] = plain
-    if model.counted is not None:
-        found |= {f"counted.{name}": getattr(model.counted, name).contiguous() for name in COUNTED}
-    return found
+    return found | {f"counted.{name}": getattr(model.counted, name).contiguous() for name in COUNTED}
 
 
 def is_artifact(folder: Path) -> bool:
@@ -106,12 +101,9 @@ def read_settings(folder: Path) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise WeightsError(f"{path}, {key}: {first['msg']}. Train it again: `bakeoff reward train`.") from None
+        raise WeightsError(f"{path}, {key}: {first['msg']}. {AGAIN}") from None
     if settings.form != FORM:
-        raise WeightsError(
-            f"{path}, form = {settings.form}: texts are rendered in form {FORM} now. Train it again: "
-            "`bakeoff reward train`."
-        )
+        raise WeightsError(f"{path}, form = {settings.form}: texts are rendered in form {FORM} now. {AGAIN}")
     return settings
 
 
@@ -136,19 +128,27 @@ def read_artifact(folder: Path, *, device: str = "cpu") -> Ensemble:
 
         def scorer(place: str) -> Scorer:
             made = Scorer(AutoModel.from_config(config, dtype=torch.float32), tokenizer, reading)
-            for name, part in (("network", made.network), ("head", made.head)):
-                part.load_state_dict(_part(tensors, "0", name) | _part(tensors, place, name))
-                part.to(device).eval()
+            made.network.load_state_dict(_part(tensors, "base", "network") | _part(tensors, place, "network"))
+            if head := _part(tensors, place, "head"):
+                made.head.load_state_dict(head)
+            made.network.to(device).eval()
+            made.head.to(device)
             return made
 
-        model = Ensemble(members=tuple(scorer(str(place)) for place in range(settings.members)), scale=settings.scale)
-        if settings.counted_scale:
-            grams = json.loads((folder / WORDS).read_text(encoding="utf-8"))
-            model.counted = Counted(grams=grams, **{name: tensors[f"counted.{name}"] for name in COUNTED})
-            model.base, model.counted_scale = scorer("base"), settings.counted_scale
+        names = json.loads((folder / NAMES).read_text(encoding="utf-8"))
+        if unknown := sorted(set(names["form"]) - set(form_of(""))):
+            raise WeightsError(f"{folder / NAMES}, form = {unknown[0]!r}: no such feature is counted now. {AGAIN}")
+        numbers = {name: tensors[f"counted.{name}"] for name in COUNTED}
+        model = Ensemble(
+            base=scorer("base"),
+            counted=Counted(grams=names["grams"], form=tuple(names["form"]), **numbers),
+            counted_scale=settings.counted_scale,
+            members=tuple(scorer(str(place)) for place in range(settings.members)),
+            scale=settings.scale,
+        )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise WeightsError(f"The reward model in {folder} cannot be read ({reason}). Train it again.") from None
+        raise WeightsError(f"The reward model in {folder} cannot be read ({reason}). {AGAIN}") from None
     return model
 
 

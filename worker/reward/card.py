@@ -24,15 +24,16 @@ def as_markdown(card: dict[str, Any]) -> str:
         lines += ["", f"Alone, the tuned half has {halves['tuned']:.3f} and the counted half {halves['counted']:.3f}."]
     lines += ["", "## Calibration", *_calibration(card["calibration"])]
     lines += ["", "## Training", *(f"- {key}: {value}" for key, value in sorted(card["training"].items()))]
-    lines += ["", "![loss](loss.svg) ![accuracy](accuracy.svg)", ""]
+    lines += ["", "![loss](loss.svg) ![accuracy](accuracy.svg)", ""] if card["tuned"] else [""]
     return "\n".join(lines)
 
 
 def _about(card: dict[str, Any]) -> str:
     members = card["training"]["members"]
     mean = f"; the mean of {members} such networks" if members > 1 else ""
+    tuned = f"of which {card['tuned']:,} were tuned{mean}" if card["tuned"] else "none of which was tuned"
     return (
-        f"Began as {card['base']} ({card['parameters']:,} numbers, of which {card['tuned']:,} were tuned{mean}). "
+        f"Began as {card['base']} ({card['parameters']:,} numbers, {tuned}). "
         f"**It reads text only: it never saw an image**, and cannot know whether a text is true of one. "
         f"Made {card['date']}."
     )

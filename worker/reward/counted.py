@@ -1,8 +1,7 @@
-"""The steady half of a reward model: one linear map over the frozen base's states and over the words of a text.
+"""The steady half of a reward model: one linear map over the frozen base's states, the words and the form of a text.
 
-Few hundred groups teach a tuned network little that is not noise; this half has no dice, is convex, and errs otherwise.
-It is fitted by the same loss, -log sigmoid(better - worse), with a penalty on its weights; a pair counts by the
-difference of its people's scores where there are any.
+It has no dice and is convex. It is fitted by the same loss, -log sigmoid(better - worse), with a penalty on its
+weights; a pair counts by the difference of its people's scores where there are any.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from worker.reward.surface import form_of
 from worker.reward.text import parted
 
 if TYPE_CHECKING:
@@ -28,22 +28,32 @@ SEEN = 3  # texts that a word or pair of words must stand in
 MOST_GRAMS = 20_000
 PENALTY = 60.0  # in pairs of the mean weight; 60 to 150 did best on folds of published scores
 STEPS = 60
+NEVER = 1e-6  # a deviation of a feature that is rounding alone
+FARTHEST = 5.0  # deviations from the mean that a feature may count: what was rare in training would be worth anything
 
 
 @dataclass(frozen=True, kw_only=True)
 class Counted:
-    """A fitted map. `grams` are words and pairs of words by place; states are those of the base's last two layers."""
+    """A fitted map. `grams` are words and pairs of words by place; states are those of the base's last two layers.
+
+    `form` names features of `worker.reward.surface` in the order of their means, scales and weights.
+    """
 
     grams: dict[str, int]
     rarity: torch.Tensor
     gram_weights: torch.Tensor
     means: torch.Tensor  # (layers, width)
     layer_weights: torch.Tensor
+    form: tuple[str, ...]
+    form_means: torch.Tensor
+    form_scales: torch.Tensor
+    form_weights: torch.Tensor
 
     def scores(self, texts: Sequence[str], states: torch.Tensor) -> torch.Tensor:
         """Unscaled scores of rendered texts, given their states (texts, layers, width)."""
         words = torch.sparse.mm(_sparse(texts, self.grams, self.rarity), self.gram_weights[:, None])[:, 0]
-        return words + _flat(states, self.means) @ self.layer_weights.flatten()
+        form = _standard(texts, self.form, self.form_means, self.form_scales) @ self.form_weights
+        return words + form + _flat(states, self.means) @ self.layer_weights.flatten()
 
 
 def fit_counted(groups: Sequence[Group], states: dict[str, torch.Tensor]) -> Counted:
@@ -53,7 +63,10 @@ def fit_counted(groups: Sequence[Group], states: dict[str, torch.Tensor]) -> Cou
     grams, rarity = _vocabulary(texts)
     dense = torch.stack([states[text] for text in texts]).float()
     means = dense.mean(0)
-    flat, sparse = _flat(dense, means), _sparse(texts, grams, rarity)
+    names = tuple(sorted(form_of("")))
+    form_means, form_scales = _scales(texts, names)
+    flat = torch.cat([_flat(dense, means), _standard(texts, names, form_means, form_scales)], dim=1)
+    sparse = _sparse(texts, grams, rarity)
     pairs = torch.tensor([(place[g.texts[b]], place[g.texts[w]]) for g in groups for b, w in g.pairs])
     share = torch.tensor([g.scores[b] - g.scores[w] if g.scores else 1.0 for g in groups for b, w in g.pairs])
     share = share / share.mean()
@@ -69,13 +82,17 @@ def fit_counted(groups: Sequence[Group], states: dict[str, torch.Tensor]) -> Cou
         return value
 
     solver.step(loss)
-    kept = found.detach()
+    layers, form, words = found.detach().split([means.numel(), len(names), len(grams)])
     return Counted(
         grams=grams,
         rarity=rarity,
-        gram_weights=kept[flat.shape[1] :].clone(),
+        gram_weights=words.clone(),
         means=means,
-        layer_weights=kept[: flat.shape[1]].reshape(means.shape).clone(),
+        layer_weights=layers.reshape(means.shape).clone(),
+        form=names,
+        form_means=form_means,
+        form_scales=form_scales,
+        form_weights=form.clone(),
     )
 
 
@@ -106,6 +123,27 @@ def _sparse(texts: Sequence[str], grams: dict[str, int], rarity: torch.Tensor) -
     return torch.sparse_coo_tensor(
         places, torch.tensor(values), (len(texts), len(grams)), check_invariants=False
     ).coalesce()
+
+
+def _form(texts: Sequence[str], names: Sequence[str]) -> torch.Tensor:
+    rows = map(form_of, texts)
+    return torch.tensor([[row[name] for name in names] for row in rows]).reshape(len(texts), len(names))
+
+
+def _scales(texts: Sequence[str], names: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and deviation of each feature of the answers; what never differs is infinitely wide, and so counts 0."""
+    answers = [text for text in texts if parted(text)[0]]
+    if not answers:
+        return torch.zeros(len(names)), torch.full((len(names),), math.inf)
+    rows = _form(answers, names)
+    deviation = rows.std(0, correction=0)
+    return rows.mean(0), torch.where(deviation > NEVER, deviation, math.inf)
+
+
+def _standard(texts: Sequence[str], names: Sequence[str], means: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    """Standardised features of answers. An item alone has none: on folds of published questions they cost accuracy."""
+    answers = torch.tensor([bool(parted(text)[0]) for text in texts])
+    return ((_form(texts, names) - means) / scales).clamp(-FARTHEST, FARTHEST) * answers[:, None]
 
 
 def _flat(states: torch.Tensor, means: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""A reward model in memory: tuned networks, trained with other dice, and the steady half beside them."""
+"""A reward model in memory: the steady half, and networks that were tuned with other dice beside it."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Ensemble:
-    """The mean of the members times `scale`, and what `counted` says, of the frozen `base`, times `counted_scale`.
+    """What `counted` says, of the frozen `base`, times `counted_scale`, and the mean of the members times `scale`.
 
-    Both scales together make a score log odds; they are fitted after everything else.
+    Both scales together make a score log odds; they are fitted after everything else. There may be no members.
     """
 
-    members: tuple[Scorer, ...]
+    base: Scorer
+    counted: Counted
+    counted_scale: float
+    members: tuple[Scorer, ...] = ()
     scale: float = 1.0
-    base: Scorer | None = None
-    counted: Counted | None = None
-    counted_scale: float = 0.0
 
     def tokens(self, text: str) -> tuple[list[int], bool]:
         """Token ids of a rendered text, and whether it was cut."""
-        return self.members[0].tokens(text)
+        return self.base.tokens(text)
 
     def score(self, texts: Sequence[str]) -> list[float]:
         """The score of each rendered text, in log odds."""
@@ -37,7 +37,7 @@ class Ensemble:
             return []
         batch = [self.tokens(text)[0] for text in texts]
         with torch.inference_mode():
-            found = torch.stack([member.raw(batch).double().cpu() for member in self.members]).mean(0) * self.scale
-            if self.counted is not None and self.base is not None:
-                found += self.counted.scores(texts, self.base.layers(batch).cpu()).double() * self.counted_scale
+            found = self.counted.scores(texts, self.base.layers(batch).cpu()).double() * self.counted_scale
+            if self.members:
+                found += torch.stack([member.raw(batch).double().cpu() for member in self.members]).mean(0) * self.scale
         return [float(value) for value in found]

@@ -202,8 +202,7 @@ class Training:
         return float(loss.detach())
 
     def _copies(self, group: Group, epoch: int) -> Iterator[tuple[int, str]]:
-        # A frozen network's states are computed once: there every epoch sees the same copies.
-        dice = self._dice(epoch if self.options.mode != "head" else 0, group.id)
+        dice = self._dice(epoch, group.id)
         for place, text in enumerate(group.texts):
             if dice.random() < self.options.corrupt and (copy := corrupted(text, dice)) is not None:
                 yield place, copy
