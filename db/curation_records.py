@@ -121,6 +121,34 @@ def count_at(connection: Connection, job: UUID, stage: int) -> dict[int, int]:
     return {row.step: row.n for row in rows}
 
 
+def count_asked(connection: Connection, job: UUID, stage: int) -> int:
+    """Records whose tasks are stored and not read yet: a few of many, so that looking again costs nothing."""
+    count: int = connection.execute(
+        text(
+            """
+            SELECT count(*) FROM curation_record
+            WHERE job_id = :job AND fate = 'pending' AND stage = :stage AND step = 1
+            """
+        ),
+        {"job": job, "stage": stage},
+    ).scalar_one()
+    return count
+
+
+def any_came_through(connection: Connection, job: UUID, stage: int) -> bool:
+    """Whether a stage has settled any record without dropping it, now or when there was less input."""
+    found: bool = connection.execute(
+        text(
+            """
+            SELECT EXISTS (SELECT FROM curation_record WHERE job_id = :job AND fate = 'pending'
+                             AND (stage = :stage AND step = 2 OR stage > :stage))
+            """
+        ),
+        {"job": job, "stage": stage},
+    ).scalar_one()
+    return found
+
+
 def pass_page(
     connection: Connection, job: UUID, stage: int, page: Sequence[Record], dropped: Sequence[Dropped]
 ) -> None:
@@ -318,30 +346,6 @@ def kept_page(connection: Connection, job: UUID, limit: int, after: int) -> list
         {"job": job, "after": after, "limit": limit},
     )
     return [Record(**row._mapping) for row in rows]  # noqa: SLF001 - the documented name
-
-
-def add_bands(connection: Connection, job: UUID, bands: Iterable[tuple[int, int]]) -> None:
-    """Store (hash, position) of records that stay, by COPY."""
-    raw = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
-    with raw.cursor() as cursor, cursor.copy("COPY curation_band (job_id, hash, position) FROM STDIN") as copy:
-        for value, position in bands:
-            copy.write_row((str(job), value, position))
-
-
-def sharing_a_band(connection: Connection, job: UUID, hashes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """(record asked about, stored record) for every two that share a band; `hashes`: (hash, position)."""
-    rows = connection.execute(
-        text(
-            """
-            SELECT DISTINCT asked.position AS here, b.position AS there
-            FROM unnest(CAST(:hashes AS bigint[]), CAST(:positions AS bigint[])) AS asked (hash, position)
-            JOIN curation_band AS b ON b.job_id = :job AND b.hash = asked.hash AND b.position < asked.position
-            ORDER BY here, there
-            """
-        ),
-        {"job": job, "hashes": [one for one, _ in hashes], "positions": [position for _, position in hashes]},
-    )
-    return [(row.here, row.there) for row in rows]
 
 
 def entered(connection: Connection, job: UUID, stage: int, mark: str, rule: str) -> list[tuple[int, str]]:

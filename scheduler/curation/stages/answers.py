@@ -52,7 +52,7 @@ class Answers(Asking[AnswersOptions]):
         """Know the names of the fields. Raises `UsageError` for a prompt that is no file, or one model alone."""
         self.names = run.recipe.input
         check_prompt(self.options.prompt, "answers.prompt")
-        if len(self.options.models) == 1:
+        if len(set(self.options.models)) == 1:
             raise UsageError(
                 f"answers.models = {list(self.options.models)!r}: a best answer needs two models or more to be chosen "
                 "from; name another one."

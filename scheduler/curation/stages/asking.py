@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from db.curation_records import (
     Dropped,
     Scored,
+    any_came_through,
     ask_again,
+    count_asked,
     count_at,
     drop,
     mark_asked,
@@ -23,11 +26,12 @@ from db.curation_records import (
     pass_scored,
 )
 from db.curation_tasks import ended_by_key, outcomes_of
-from db.errors import BakeoffError
+from db.errors import BacklogFull, BakeoffError
 from db.logs import get_logger
 from db.schema.curation import Step
 from db.workers import live_queues, live_workers
 from scheduler.curation.stages import O, Stage
+from scheduler.replacing import availability
 from scheduler.submit import NewTask, submit_many
 from scheduler.waiting import POLL_SECONDS, Notices
 
@@ -97,15 +101,15 @@ class Asking(Stage[O]):
         with Notices(run.settings.dsn) as notices:
             while True:
                 with run.reading() as connection:
-                    waiting = count_at(connection, run.job.id, self.number)
-                new, asked = waiting.get(Step.NEW, 0), waiting.get(Step.ASKED, 0)
-                if not new and not asked:
+                    asked = count_asked(connection, run.job.id, self.number)
+                if not left and not asked:
                     return
                 room = min(PAGE, run.recipe.in_flight - asked)
-                sent = self._send(run, room) if new and room > 0 else 0
+                sent = self._send(run, room) if left and room > 0 else 0
+                left -= sent
                 read, lost = self._read_ended(run)
                 done, failed = done + read, failed + lost
-                if failed == done and failed >= min(total, 20):
+                if failed == done and failed >= min(total, 20) and not self._any_came_through(run):
                     raise BakeoffError(
                         f"Stage {self.name}: the tasks of all {failed} records so far failed; see `bakeoff results "
                         f"--source {run.job.source}` and mend what they say, then give the job another name."
@@ -116,8 +120,16 @@ class Asking(Stage[O]):
                         pass
                     notices.doze(POLL_SECONDS)
 
+    def _any_came_through(self, run: Run) -> bool:
+        """Whether this run or one before it got a result for any record."""
+        with run.reading() as connection:
+            return any_came_through(connection, run.job.id, self.number)
+
     def _send(self, run: Run, room: int) -> int:
-        """Store the tasks of the next records; those that nothing is asked about are settled at once."""
+        """Store the tasks of the next records; those that nothing is asked about are settled at once.
+
+        Where the backlog has no room for all of them, of as many as it has: the others' turn comes when some ended.
+        """
         with run.reading() as connection:
             page = page_of(connection, run.job.id, self.number, Step.NEW, room)
         asks = {record.position: self.asks(record) for record in page}
@@ -125,15 +137,26 @@ class Asking(Stage[O]):
         for one in unfit:
             del asks[one.position]
         page = [record for record in page if record.position in asks]
-        tasks = [self._task(run, self.key(place, ask.turn), ask) for place, own in asks.items() for ask in own]
-        size = run.settings.max_bulk
-        for start in range(0, len(tasks), size):
-            submit_many(run.settings, tasks[start : start + size])
+        while page:
+            own = ((record.position, ask) for record in page for ask in asks[record.position])
+            try:
+                self._submit(run, [self._task(run, self.key(place, ask.turn), ask) for place, ask in own])
+            except BacklogFull:
+                page = page[: len(page) // 2]
+            else:
+                break
         silent = [record for record in page if not asks[record.position]]
         with run.changing() as connection:
             self._store(run, connection, [*unfit, *(self.settle(record, []) for record in silent)])
-            mark_asked(connection, run.job.id, self.number, [place for place, own in asks.items() if own])
+            asked_now = [record.position for record in page if asks[record.position]]
+            mark_asked(connection, run.job.id, self.number, asked_now)
         return len(page) + len(unfit)
+
+    def _submit(self, run: Run, tasks: Sequence[NewTask]) -> None:
+        """Store tasks, as many in one call as may be. Raises `BacklogFull`; those that are stored are no obstacle."""
+        size = min(run.settings.max_bulk, run.settings.max_backlog)
+        for start in range(0, len(tasks), size):
+            submit_many(run.settings, tasks[start : start + size])
 
     def _read_ended(self, run: Run) -> tuple[int, int]:
         """Read the records whose tasks have all ended: how many there were, and how many of them came to nothing."""
@@ -145,10 +168,11 @@ class Asking(Stage[O]):
                 if not page:
                     return read, lost
                 after = page[-1].position
-                ended = self._ended(run, connection, page)
-                live = live_queues(live_workers(connection, run.settings.worker_timeout))
-            again = [self._again(run, record, found, live) for record, found in ended]
-            submit_many(run.settings, [task for tasks in again for task in tasks or ()])
+                ended, gone = self._ended(run, connection, page)
+                free = availability(connection, run.settings).free if ended else frozenset()
+            again = [self._again(run, record, found, free) for record, found in ended]
+            with suppress(BacklogFull):  # what finds no room now is looked at again
+                self._submit(run, [*gone, *(task for tasks in again for task in tasks or ())])
             ready = [one for one, tasks in zip(ended, again, strict=True) if tasks is None]
             settled = [self.settle(record, [outcome for _, outcome in found]) for record, found in ready]
             if ready:
@@ -159,19 +183,30 @@ class Asking(Stage[O]):
 
     def _ended(
         self, run: Run, connection: Connection, page: Sequence[Record]
-    ) -> list[tuple[Record, list[tuple[str, Outcome]]]]:
-        """The records of a page whose latest tasks all ended, with key and outcome of each."""
-        bases = {record.position: [self.key(record.position, ask.turn) for ask in self.asks(record)] for record in page}
-        latest = latest_of(connection, run.job.source, [base for own in bases.values() for base in own])
-        ready = [record for record in page if all(latest.get(base, ("", False))[1] for base in bases[record.position])]
-        keys = {record.position: [latest[base][0] for base in bases[record.position]] for record in ready}
+    ) -> tuple[list[tuple[Record, list[tuple[str, Outcome]]]], list[NewTask]]:
+        """The records of a page whose latest tasks all ended, with key and outcome of each.
+
+        And the tasks of the page that are not there: they were pruned before they were read, and are asked anew.
+        """
+        asks = {
+            record.position: {self.key(record.position, ask.turn): ask for ask in self.asks(record)} for record in page
+        }
+        latest = latest_of(connection, run.job.source, [base for own in asks.values() for base in own])
+        gone = [self._task(run, base, ask) for own in asks.values() for base, ask in own.items() if base not in latest]
+        ready = [record for record in page if all(latest.get(base, ("", False))[1] for base in asks[record.position])]
+        keys = {record.position: [latest[base][0] for base in asks[record.position]] for record in ready}
         outcomes = outcomes_of(connection, run.job.source, [key for own in keys.values() for key in own])
-        return [(record, [(key, outcomes[key]) for key in keys[record.position]]) for record in ready]
+        ended = [
+            (record, [(key, outcomes[key]) for key in keys[record.position]])
+            for record in ready
+            if all(key in outcomes for key in keys[record.position])  # nobody pruned them since
+        ]
+        return ended, gone
 
     def _again(
-        self, run: Run, record: Record, found: Sequence[tuple[str, Outcome]], live: Collection[str]
+        self, run: Run, record: Record, found: Sequence[tuple[str, Outcome]], free: Collection[str]
     ) -> list[NewTask] | None:
-        """Tasks in the place of those that did not ask everybody: a worker was away, and nobody chose its model.
+        """Tasks in the place of those that did not ask everybody: a model was away or paused, and nobody chose it.
 
         None where nothing is to be repeated; no task while somebody is still away. What a model said before is answered
         from the stored outputs where it caches.
@@ -180,15 +215,15 @@ class Asking(Stage[O]):
         short = [(ask, key) for ask, (key, outcome) in asks if outcome.asked < ask.wants and _number(key) < MOST_AGAIN]
         if not short:
             return None
-        if not all(self._served(run, ask, live) for ask, _ in short):
+        if not all(self._served(run, ask, free) for ask, _ in short):
             return []
         return [self._task(run, f"{self.key(record.position, ask.turn)}/{_number(key) + 1}", ask) for ask, key in short]
 
-    def _served(self, run: Run, ask: Ask, live: Collection[str]) -> bool:
+    def _served(self, run: Run, ask: Ask, free: Collection[str]) -> bool:
         """Whether everybody who is named can be asked now; where nobody is, whether anybody can."""
-        known = run.settings.registry
-        named = [known.model(name).queue in live for name in ask.options.get("models", ())]
-        return all(named) if named else any(model.queue in live for model in known.candidates_for(ask.capability))
+        if named := ask.options.get("models", ()):
+            return all(name in free for name in named)
+        return any(model.name in free for model in run.settings.registry.candidates_for(ask.capability))
 
     def _store(self, run: Run, connection: Any, settled: Sequence[Scored | Dropped]) -> None:
         drop(connection, run.job.id, self.number, [one for one in settled if isinstance(one, Dropped)])

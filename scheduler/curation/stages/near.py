@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from db.curation_records import Dropped, add_bands, count_at, page_of, pass_page, records_at, sharing_a_band
+from db.curation_bands import add_bands, sharing_a_band
+from db.curation_records import Dropped, count_at, page_of, pass_page, records_at
 from db.schema.curation import Step
 from scheduler.curation.options import StageOptions
 from scheduler.curation.shingles import hashed, jaccard, runs_of, words_of
