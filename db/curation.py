@@ -88,14 +88,55 @@ def list_jobs(connection: Connection, limit: int) -> list[Job]:
     return [Job(**row._mapping) for row in rows]  # noqa: SLF001 - the documented name
 
 
+def jobs_before(connection: Connection, before: UUID | None, limit: int, name: str | None = None) -> list[Job]:
+    """The newest jobs, or those that are older than one; of this name only, where one is said."""
+    rows = connection.execute(
+        text(
+            f"""
+            SELECT {COLUMNS} FROM curation_job
+            WHERE (CAST(:before AS uuid) IS NULL OR id < :before) AND (CAST(:name AS text) IS NULL OR name = :name)
+            ORDER BY id DESC LIMIT :limit
+            """  # noqa: S608 - a constant
+        ),
+        {"before": before, "limit": limit, "name": name},
+    )
+    return [Job(**row._mapping) for row in rows]  # noqa: SLF001 - the documented name
+
+
+def claim_next(connection: Connection, seconds: float) -> tuple[Job, UUID] | None:
+    """Take the oldest job that is to run and that nobody runs, with the token of its lease; None where there is none.
+
+    Two that ask at the same time get two jobs.
+    """
+    token = uuid4()
+    row = connection.execute(
+        text(
+            f"""
+            UPDATE curation_job SET token = :token, lease_until = now() + make_interval(secs => :seconds)
+            WHERE id = (SELECT id FROM curation_job
+                        WHERE status = 'running' AND (lease_until IS NULL OR lease_until <= now())
+                        ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED)
+            RETURNING {COLUMNS}
+            """  # noqa: S608 - a constant
+        ),
+        {"token": token, "seconds": seconds},
+    ).one_or_none()
+    return None if row is None else (Job(**row._mapping), token)  # noqa: SLF001 - the documented name
+
+
 def claim_job(connection: Connection, job: UUID, seconds: float) -> UUID | None:
-    """Take a job that nobody runs, or whose runner's lease ran out. Returns the token, or None."""
+    """Take a job that nobody runs, or whose runner's lease ran out. Returns the token, or None.
+
+    Who has its row locked is at work, for minutes where a statement is about all records: nobody waits for that.
+    """
     token = uuid4()
     rows = connection.execute(
         text(
             """
             UPDATE curation_job SET token = :token, lease_until = now() + make_interval(secs => :seconds)
-            WHERE id = :job AND (lease_until IS NULL OR lease_until <= now()) RETURNING id
+            WHERE id IN (SELECT id FROM curation_job WHERE id = :job AND (lease_until IS NULL OR lease_until <= now())
+                         FOR UPDATE SKIP LOCKED)
+            RETURNING id
             """
         ),
         {"job": job, "token": token, "seconds": seconds},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -82,8 +83,8 @@ def ended_by_key(connection: Connection, source: str, keys: Sequence[str]) -> di
     return {row.key: row.ended for row in rows}
 
 
-def asked_of(connection: Connection, source: str) -> tuple[dict[str, str], dict[str, dict[str, str | None]]]:
-    """Which models have an output in this source's tasks, at which revision; which judges decided, asking whom."""
+def asked_of(connection: Connection, source: str) -> dict[str, dict[str, Any]]:
+    """`models` that have an output in this source's tasks, at which revision; `judges` that decided, asking whom."""
     connection.execute(text("SET LOCAL statement_timeout = '15min'"))
     models = connection.execute(
         text(
@@ -99,7 +100,8 @@ def asked_of(connection: Connection, source: str) -> tuple[dict[str, str], dict[
     judges = connection.execute(
         text(
             """
-            SELECT v.judge, min(v.method) AS method, string_agg(DISTINCT v.judge_model, ' ') AS model,
+            SELECT v.judge, string_agg(DISTINCT v.method, ' ') AS method,
+                   string_agg(DISTINCT v.judge_model, ' ') AS model,
                    string_agg(DISTINCT v.prompt_version, ' ') AS prompt
             FROM task AS t JOIN subtask AS s ON s.task_id = t.id JOIN verdict AS v ON v.subtask_id = s.id
             WHERE t.source = :source AND v.method NOT IN ('only_candidate', 'fallback')
@@ -108,4 +110,19 @@ def asked_of(connection: Connection, source: str) -> tuple[dict[str, str], dict[
         ),
         {"source": source},
     )
-    return revisions, {row.judge: {"method": row.method, "model": row.model, "prompt": row.prompt} for row in judges}
+    return {
+        "models": revisions,
+        "judges": {row.judge: {"method": row.method, "model": row.model, "prompt": row.prompt} for row in judges},
+    }
+
+
+def merged(known: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """What two looks of `asked_of` found together: tasks that the first one saw may be pruned. A text is its words."""
+    out = dict(known)
+    for key, value in found.items():
+        if isinstance(value, Mapping):
+            out[key] = merged(out.get(key, {}), value)
+        else:
+            words = {*(out.get(key) or "").split(), *(value or "").split()}
+            out[key] = " ".join(sorted(words)) if words else value
+    return out

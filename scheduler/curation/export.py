@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, TextIO
 from db.curation import read_job
 from db.curation_records import kept_page
 from db.curation_report import funnel
-from db.curation_tasks import asked_of
 from db.engine import engine_of, transaction
 from db.errors import BakeoffError, RefusedNow
 from db.schema.curation import JobState
 from scheduler.curation.found import changed_answers
 from scheduler.curation.recipe import parse_recipe
 from scheduler.curation.report import notes_of, report_of
+from scheduler.curation.run import ASKED
 from scheduler.curation.turns import with_answers
 
 if TYPE_CHECKING:
@@ -48,7 +48,6 @@ def export_job(settings: Settings, name: str, folder: Path) -> dict[str, Any]:
     with transaction(engine) as connection:
         job = read_job(connection, name)
         stages = funnel(connection, job.id, job.recipe["stages"])
-        models, judges = asked_of(connection, job.source)
     if job.status != JobState.DONE:
         raise RefusedNow(
             f"The curation job {name!r} is {job.status}, not done; `bakeoff curate resume {name}` runs it."
@@ -57,7 +56,7 @@ def export_job(settings: Settings, name: str, folder: Path) -> dict[str, Any]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         files = [_write_kept(engine, job, recipe, folder), _write_pairs(engine, job, folder)]
-        manifest = _manifest(job, recipe, stages, files) | {"models": models, "judges": judges}
+        manifest = _manifest(job, recipe, stages, files)
         with transaction(engine) as connection, _replaced(folder / "report.html") as file:
             file.write(report_of(connection, job))
         with _replaced(folder / "manifest.json") as file:
@@ -77,6 +76,7 @@ def _manifest(job: Job, recipe: Recipe, stages: list[dict[str, Any]], files: lis
         "stages": stages,
         "notes": notes_of(job),
         "files": files,
+        **job.counts[ASKED],
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from db.curation import note_input, read_job
 from db.curation_records import add_records
@@ -12,7 +12,7 @@ from db.errors import UsageError
 from scheduler.curation.reading import Chosen, Reader, digest_of_file, is_array
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from db.curation_records import NewRecord
     from scheduler.curation.run import Run
@@ -28,14 +28,17 @@ def load(run: Run) -> None:
     before = 0
     for number, entry in enumerate(inputs):
         if entry.get("sha256") is None:
-            before += _load_one(run, number, Path(entry["path"]), before, entry.get("records", 0))
+            before += _load_one(run, number, entry, before)
         else:
             before += entry["records"]
 
 
-def _load_one(run: Run, number: int, path: Path, before: int, stored: int) -> int:
-    """Store the rest of one input; returns how many records it has. The first `stored` of those taken are there."""
+def _load_one(run: Run, number: int, entry: Mapping[str, Any], before: int) -> int:
+    """Store the rest of one input; returns how many records it has. Some of those taken may be there already."""
+    path, stored = Path(entry["path"]), entry["records"]
     digest = digest_of_file(path)
+    if stored and entry["begun"] != digest:
+        raise UsageError(f"{path} changed since its first records were read; give the job another name.")
     count = 0
     records = _taken(run, path, before)
     for record in itertools.islice(records, stored):
@@ -44,7 +47,7 @@ def _load_one(run: Run, number: int, path: Path, before: int, stored: int) -> in
         count += len(chunk)
         with run.changing() as connection:
             add_records(connection, run.job.id, chunk)
-            note_input(connection, run.job.id, number, {"records": count})
+            note_input(connection, run.job.id, number, {"records": count, "begun": digest})
         run.progress(NAME, before + count, before + count)
     if digest_of_file(path) != digest:
         raise UsageError(f"{path} changed while it was read; give the job another name and start it anew.")

@@ -38,7 +38,8 @@ class Reader:
         Raises `UsageError` where the file cannot be read, or its array breaks off.
         """
         try:
-            with self.path.open(encoding="utf-8", errors="replace", newline="") as file:
+            # bytes that are no UTF-8 become half surrogates, which `validate` drops: they are not silently replaced
+            with self.path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
                 pieces = iter(lambda: file.read(CHUNK), "")
                 first = next((piece for piece in pieces if piece.strip(BLANK)), "")
                 array = first.lstrip(BLANK).startswith("[")
@@ -51,6 +52,8 @@ class Reader:
         for piece in pieces:
             *whole, rest = (rest + piece).split("\n") if "\n" in piece else [rest + piece]
             yield from filter(None, map(_line, whole))
+            if len(rest) > LARGEST:
+                raise UsageError(f"{self.path} has a line of over {LARGEST} characters: these are no JSON lines.")
         yield from filter(None, map(_line, rest.split("\n")))
 
     def _array(self, first: str, pieces: Iterator[str]) -> Iterator[str]:
@@ -59,6 +62,8 @@ class Reader:
         while True:
             at = _skip(text, at, BLANK + "," if count else BLANK)
             if at < len(text) and text[at] == "]":
+                if any(piece.strip(BLANK) for piece in (text[at + 1 :], *pieces)):
+                    raise UsageError(f"{self.path} goes on after its array of {count} records: nothing may follow it.")
                 return
             try:
                 value, end = json.JSONDecoder(parse_constant=_no_number).raw_decode(text, at)

@@ -98,19 +98,21 @@ def read_recipe(path: Path, *, eval_data: Path | None = None, changes: Mapping[s
     Raises `UsageError`, which names the table, the key and the value.
     """
     try:
-        with path.open("rb") as file:
-            tables = tomllib.load(file)
+        with path.open("rb") as text:
+            tables = tomllib.load(text)
     except OSError as error:
         raise UsageError(f"Cannot read the recipe {path}: {error.strerror}.") from None
-    except tomllib.TOMLDecodeError as error:
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{path} is not TOML: {error}.") from None
     said: dict[str, Any] = {key: tables.pop(key) for key in ("name", "input", "stages", "in_flight") if key in tables}
     changed = dict(changes or {})
     said["name"] = changed.pop("name", None) or said.get("name", path.stem.lower())
-    said["input"] = {**said.get("input", {}), **changed}
+    if not isinstance(given := said.get("input", {}), dict):
+        raise UsageError(f"{path}: input = {given!r:.100}: it must be a table.")
+    said["input"] = {**given, **changed}
     for key in ("file", "image_root"):
-        if isinstance(given := said["input"].get(key), str):
-            said["input"][key] = find_file(path.parent, Path(given), eval_data)
+        if isinstance(file := said["input"].get(key), str):
+            said["input"][key] = find_file(path.parent, Path(file), eval_data)
     return parse_recipe({**said, "tables": tables}, str(path))
 
 

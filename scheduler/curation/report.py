@@ -17,7 +17,9 @@ from db.engine import engine_of, transaction
 from db.errors import BakeoffError
 from scheduler.curation.found import changed_answers
 from scheduler.curation.recipe import parse_recipe
+from scheduler.curation.run import ASKED, SECONDS
 from scheduler.curation.turns import Unreadable, turns_of
+from worker.cleaning import clean_text
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -42,7 +44,7 @@ def write_report(settings: Settings, name: str, file: Path) -> None:
         page = report_of(connection, read_job(connection, name))
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(page, encoding="utf-8", errors="replace")
+        file.write_text(page, encoding="utf-8")
     except OSError as error:
         raise BakeoffError(f"Cannot write {file}: {error.strerror}.") from None
 
@@ -53,7 +55,7 @@ def report_of(connection: Connection, job: Job) -> str:
     stages = funnel(connection, job.id, recipe.stages)
     scores = [(name, found) for name in recipe.stages if (found := histogram(connection, job.id, name, BINS))]
     shown = [_sample(row, recipe) for row in samples(connection, job.id, SAMPLES)]
-    return _ENVIRONMENT.get_template("report.html.j2").render(
+    page = _ENVIRONMENT.get_template("report.html.j2").render(
         job=job,
         stages=stages,
         most=max(1, *(one["came"] for one in stages)),
@@ -64,11 +66,12 @@ def report_of(connection: Connection, job: Job) -> str:
         recipe=json.dumps(recipe.shown, indent=2, ensure_ascii=False),
         notes=json.dumps(notes_of(job), indent=2, ensure_ascii=False, sort_keys=True),
     )
+    return clean_text(page)  # a record may have been dropped for half surrogates, which no file takes
 
 
 def notes_of(job: Job) -> dict[str, Any]:
-    """What stages said beside their records, without the seconds that they took."""
-    return {key: value for key, value in job.counts.items() if key != "seconds"}
+    """What stages said beside their records, without the seconds that they took and whom they asked."""
+    return {key: value for key, value in job.counts.items() if key not in {SECONDS, ASKED}}
 
 
 def _sample(row: dict[str, Any], recipe: Recipe) -> dict[str, Any]:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     #: the stage, how much of it is done, of how much
     Progress = Callable[[str, int, int], None]
 
+SECONDS = "seconds"  # in a job's counts, by stage; in nothing that is exported
+ASKED = "asked"  # in a job's counts: models and judges of its tasks, which may be pruned before it is exported
+
 
 def silent(*_: Any) -> None:
     """A progress that nobody wants to see."""

@@ -16,6 +16,7 @@ from db.curation import (
     create_job,
     fail_job,
     finish_job,
+    hold,
     note_counts,
     note_stage,
     read_job,
@@ -23,17 +24,20 @@ from db.curation import (
     reopen_job,
 )
 from db.curation_records import keep_rest, pending_again
+from db.curation_tasks import asked_of, merged
 from db.engine import engine_of, transaction
 from db.errors import RefusedNow, UsageError
 from db.logs import get_logger
 from db.schema.curation import JobState
 from scheduler.curation import loading
+from scheduler.curation.reading import digest_of_file
 from scheduler.curation.recipe import Recipe, parse_recipe
-from scheduler.curation.run import Run, silent
+from scheduler.curation.run import ASKED, SECONDS, Run, silent
 from scheduler.curation.stages import create_stage
+from worker.cleaning import clean_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
     from uuid import UUID
 
@@ -45,12 +49,15 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
-SECONDS = "seconds"  # in a job's counts, by stage; in nothing that is exported
 LOOK = 0.2  # seconds between two looks at a lease that somebody else holds
 
 
+class OtherRecipe(UsageError):
+    """The name belongs to a job with another recipe or input."""
+
+
 def start_job(settings: Settings, recipe: Recipe) -> Job:
-    """The job of a recipe, made where there is none. Raises `UsageError` where its name belongs to another recipe."""
+    """The job of a recipe, made where there is none. Raises `OtherRecipe` where its name is taken."""
     path = recipe.input.file
     if not path.is_file():
         raise UsageError(
@@ -60,7 +67,8 @@ def start_job(settings: Settings, recipe: Recipe) -> Job:
     entry = {"path": str(path), "name": path.name, "records": 0, "sha256": None}
     with transaction(_engine(settings)) as connection:
         job = create_job(connection, recipe.name, recipe.model_dump(mode="json"), recipe.digest, [entry])
-    if job.recipe_hash != recipe.digest or job.inputs[0]["name"] != path.name:
+    read = job.inputs[0]["sha256"] or job.inputs[0].get("begun")
+    if job.recipe_hash != recipe.digest or (read is not None and read != digest_of_file(path)):
         raise UsageError(
             f"There is a curation job {recipe.name!r} with another recipe or input; say --name NEW for this one, or go "
             f"on with that one by `bakeoff curate resume {recipe.name}`."
@@ -81,6 +89,7 @@ def extend_job(settings: Settings, name: str, file: Path) -> Job:
     token = _claim(engine, job, settings.lease_seconds)
     entry = {"path": str(file.absolute()), "name": file.name, "records": 0, "sha256": None}
     with transaction(engine) as connection:
+        hold(connection, job.id, token, settings.lease_seconds)
         add_input(connection, job.id, entry)
         pending_again(connection, job.id)
         release_job(connection, job.id, token)
@@ -98,20 +107,37 @@ def run_job(settings: Settings, name: str, progress: Progress = silent) -> Job:
         job = read_job(connection, name)
     if job.status == JobState.DONE:
         return job
-    token = _claim(engine, job, settings.lease_seconds)
-    recipe = parse_recipe(job.recipe, f"the recipe of {name}")
-    run = Run(settings=settings, engine=engine, job=job, recipe=recipe, token=token, progress=progress)
+    return run_claimed(settings, job, _claim(engine, job, settings.lease_seconds), progress)
+
+
+def _is_usage(error: Exception) -> bool:
+    return isinstance(error, UsageError)
+
+
+def run_claimed(
+    settings: Settings,
+    job: Job,
+    token: UUID,
+    progress: Progress = silent,
+    *,
+    ends: Callable[[Exception], bool] = _is_usage,
+) -> Job:
+    """Run a job whose lease is held, and give the lease back. An error that `ends` the job leaves it failed."""
+    engine = _engine(settings)
     try:
-        _take_through(run)
-    except UsageError as error:
-        with run.changing() as connection:
-            fail_job(connection, job.id, str(error))
+        recipe = parse_recipe(job.recipe, f"the recipe of {job.name}")
+        _take_through(Run(settings=settings, engine=engine, job=job, recipe=recipe, token=token, progress=progress))
+    except Exception as error:
+        if ends(error):
+            with transaction(engine) as connection:
+                hold(connection, job.id, token, settings.lease_seconds)
+                fail_job(connection, job.id, clean_text(str(error)))
         raise
     finally:
         with transaction(engine) as connection:
             release_job(connection, job.id, token)
     with transaction(engine) as connection:
-        return read_job(connection, name)
+        return read_job(connection, job.name)
 
 
 def _take_through(run: Run) -> None:
@@ -139,8 +165,11 @@ def _timed(run: Run, name: str) -> Iterator[None]:
     took = time.monotonic() - started
     seconds = run.notes.setdefault(SECONDS, dict(run.job.counts.get(SECONDS, {})))
     seconds[name] = round(seconds.get(name, 0.0) + took, 3)
+    with run.reading() as connection:
+        found = asked_of(connection, run.job.source)
+    run.notes[ASKED] = merged(run.notes.get(ASKED) or run.job.counts.get(ASKED, {}), found)
     with run.changing() as connection:
-        note_counts(connection, run.job.id, {SECONDS: seconds})
+        note_counts(connection, run.job.id, {SECONDS: seconds, ASKED: run.notes[ASKED]})
     log.info(f"{run.job.name}: {name} is through", action="curation_stage_finished", job=run.job.name, seconds=took)
 
 

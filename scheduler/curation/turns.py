@@ -71,9 +71,9 @@ def _conversation(said: Any) -> list[Turn]:
     for place, entry in enumerate(said):
         if not isinstance(entry, dict) or not isinstance(entry.get("value"), str):
             raise Unreadable(f"conversations[{place}] has no text in 'value'")
-        if entry.get("from") not in (_MODEL if place % 2 else _HUMAN):
-            who = "gpt" if place % 2 else "human"
-            raise Unreadable(f"conversations[{place}] is from {entry.get('from')!r:.40}, not from {who}")
+        said_by, who = entry.get("from"), "gpt" if place % 2 else "human"
+        if not isinstance(said_by, str) or said_by not in (_MODEL if place % 2 else _HUMAN):
+            raise Unreadable(f"conversations[{place}] is from {said_by!r:.40}, not from {who}")
         values.append(entry["value"])
     return [Turn(question=values[place], answer=values[place + 1]) for place in range(0, len(values), 2)]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from db.errors import InvalidRequest
+from db.errors import InvalidRequest, UsageError
 from scheduler.curation.options import StageOptions
 from scheduler.curation.stages.alone import Alone
 from scheduler.curation.turns import MARK, Unreadable, image_of, turns_of
@@ -60,8 +60,10 @@ class Validate(Alone[ValidateOptions]):
         return tuple(term.lower() for term in self.options.noise)
 
     def prepare(self, run: Run) -> None:
-        """Remember where images lie, and note where nobody looks at them."""
+        """Remember where images lie, and note where nobody looks at them. Raises `UsageError` for no folder."""
         self.names, self.root = run.recipe.input, run.recipe.input.image_root
+        if self.root is not None and not self.root.is_dir():
+            raise UsageError(f"input.image_root = {str(self.root)!r} is no folder: every image would be missing.")
         run.notes["images"] = "read" if self.root is not None else "not looked at: the recipe names no image_root"
 
     def fault(self, record: Record) -> tuple[str, str] | None:
@@ -123,10 +125,10 @@ class Validate(Alone[ValidateOptions]):
             return None
         from PIL import Image  # noqa: PLC0415 - only where there are images
 
-        path = (self.root / name).resolve()
-        if not path.is_relative_to(self.root.resolve()):
-            return "image", f"Its image {name[:100]!r} lies outside of the image root."
         try:
+            path = (self.root / name).resolve()
+            if not path.is_relative_to(self.root.resolve()):
+                return "image", f"Its image {name[:100]!r} lies outside of the image root."
             with Image.open(path) as image:
                 image.verify()
         except Exception as error:  # noqa: BLE001 - a broken file makes a decoder raise anything
