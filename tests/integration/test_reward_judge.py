@@ -19,8 +19,10 @@ from tests.unit.tiny_models import bert
 from worker.judging import judge_wave
 from worker.process import ModelProcess
 from worker.reward.artifact import read_artifact, write_artifact
+from worker.reward.counted import fit_counted
 from worker.reward.ensemble import Ensemble
 from worker.reward.model import Reading, Scorer
+from worker.reward.pairs import scored_group
 from worker.reward.text import rendered
 from worker.role import WorkerRole
 
@@ -44,7 +46,10 @@ def made(folder: Path) -> Path:
         torch.manual_seed(seed)
         torch.nn.init.normal_(scorer.head.weight)
         members.append(scorer)
-    return write_artifact(folder / "answers", Ensemble(members=tuple(members)), "tiny", CARD)
+    states = torch.zeros(2, scorer.head.in_features)
+    counted = fit_counted([scored_group("g", ["a", "b"], [0.1, 0.9])], {"a": states, "b": states})
+    model = Ensemble(base=scorer, counted=counted, counted_scale=1.0, members=tuple(members))
+    return write_artifact(folder / "answers", model, "tiny", CARD)
 
 
 def test_the_verdict_is_what_the_reward_model_says(tmp_path: Path, database: Engine) -> None:

@@ -64,7 +64,7 @@ def test_the_form_of_answers_is_learnt_and_that_of_questions_is_not() -> None:
         found = fit_counted(groups, {text: torch.zeros(2, 3) for group in groups for text in group.texts})
         texts = [rendered(asked, "stone and cloud and paper and more light"), rendered(asked, "stone")]
         longer, shorter = found.scores(texts, torch.zeros(2, 2, 3)).tolist()
-        return longer - shorter
+        return float(longer - shorter)
 
     # then a longer answer is ahead, and a longer question is not
     assert gap("Say something") > 0

@@ -15,8 +15,10 @@ from db.registry import JudgeEntry
 from worker.judges import Answer, Judge, Question, check_decision, create_judge
 from worker.judges.fitting import chance
 from worker.reward.artifact import read_artifact, write_artifact
+from worker.reward.counted import fit_counted
 from worker.reward.ensemble import Ensemble
 from worker.reward.model import Reading, Scorer
+from worker.reward.pairs import scored_group
 from worker.reward.text import rendered
 
 
@@ -35,7 +37,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "for": "answers", "base": "tiny", "parameters": 1, "tuned": 1, "date": "", "data": [], "split": "",
         "figures": figures, "calibration": {"brier": 0.25, "reliability": []}, "training": {"members": 1},
     }  # fmt: skip
-    return write_artifact(out, Ensemble(members=(scorer,), scale=0.5), "tiny", card)
+    states = torch.zeros(2, scorer.head.in_features)
+    counted = fit_counted([scored_group("g", ["a", "b"], [0.1, 0.9])], {"a": states, "b": states})
+    model = Ensemble(base=scorer, counted=counted, counted_scale=1.0, members=(scorer,), scale=0.5)
+    return write_artifact(out, model, "tiny", card)
 
 
 def question(*texts: str) -> Question:

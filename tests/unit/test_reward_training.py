@@ -44,7 +44,7 @@ def quiet(_name: str, _done: int, _steps: int, _loss: float) -> None:
 
 
 def plan_of(base: Path, out: Path, source: Source, **options: Any) -> Plan:
-    given = {"mode": "full", "epochs": 2, "members": 2, "rate": 3e-3, "checkpoint_steps": 2} | options
+    given: dict[str, Any] = {"mode": "full", "epochs": 2, "members": 2, "rate": 3e-3, "checkpoint_steps": 2} | options
     entry = ModelEntry.model_validate(
         {"name": "tiny", "capability": "feature-extraction", "backend": "transformers", "source": {"folder": str(base)}}
     )
