@@ -56,6 +56,19 @@ def test_an_array_that_breaks_off_is_an_error_that_names_the_record(tmp_path: Pa
         read(tmp_path / "a.json", '[{"a": 1}, {"b": ')
 
 
+def test_what_follows_an_array_is_not_passed_over(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="goes on after its array of 1 records"):
+        read(tmp_path / "a.json", '[{"a": 1}]\n[{"a": 2}]')
+
+
+def test_a_file_without_an_end_of_line_is_not_read_into_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "CHUNK", 8)
+    monkeypatch.setattr(reading, "LARGEST", 16)
+
+    with pytest.raises(UsageError, match="a line of over 16 characters"):
+        read(tmp_path / "a.jsonl", '{"a": 1}\n' + "x" * 100)
+
+
 def test_a_file_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"Cannot read .*none\.json: No such file"):
         list(Reader(tmp_path / "none.json"))

@@ -61,7 +61,9 @@ def test_images_are_opened_where_there_is_a_root(tmp_path: Path) -> None:
     (tmp_path / "b.png").write_bytes(b"no picture")
 
     assert fault("<image>\nWhat is it?", "A square.", "a.png", tmp_path) is None
-    for name in ("b.png", "c.png", "../a.png"):
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    (tmp_path / "out.png").symlink_to(__file__)
+    for name in ("b.png", "c.png", "../a.png", "/etc/passwd", "loop.png", "out.png", "x" * 5000):
         found = fault("<image>\nWhat is it?", "A square.", name, tmp_path)
         assert found is not None
         assert found[0] == "image"
@@ -182,11 +184,13 @@ def test_a_scripted_model_has_numbers_and_vectors_that_the_input_decides() -> No
         ("[input]\nfile = 'x'\ncolour = 'red'", r"input\.colour"),
         ("name = 'No Spaces'", "name"),
         ("stages = [", "not TOML"),
+        ("# [input]\n# \udcff", "not TOML"),
+        ("input = 'x'  # [input]", "input = 'x': it must be a table"),
     ],
 )
 def test_a_recipe_that_is_wrong_says_where(tmp_path: Path, text: str, sentence: str) -> None:
     path = tmp_path / "recipe.toml"
-    path.write_text(text if "[input]" in text else f"{text}\n[input]\nfile = 'x'\n")
+    path.write_text(text if "[input]" in text else f"{text}\n[input]\nfile = 'x'\n", errors="surrogateescape")
 
     with pytest.raises(UsageError, match=sentence):
         read_recipe(path)
