@@ -208,7 +208,10 @@ def take_group(connection: Connection, set_id: UUID, annotator: str, seed: int) 
 
 
 def lapse(connection: Connection, set_id: UUID, annotator: str, seconds: float) -> int:
-    """Give back what others than `annotator` left open for `seconds`. Returns how many."""
+    """Give back what others than `annotator` left open for `seconds`. Returns how many groups.
+
+    It waits for nobody, neither for an annotation nor for its group: two that look at once could wait for each other.
+    """
     return connection.execute(
         text(
             """
@@ -218,7 +221,7 @@ def lapse(connection: Connection, set_id: UUID, annotator: str, seconds: float) 
                     SELECT a.group_id, a.annotator FROM annotation AS a JOIN annotation_group AS g ON g.id = a.group_id
                     WHERE g.set_id = :set AND a.status = 'open' AND a.annotator <> :annotator
                       AND a.assigned_at < now() - make_interval(secs => :seconds)
-                    FOR UPDATE OF a SKIP LOCKED)
+                    FOR UPDATE OF a, g SKIP LOCKED)
                 RETURNING group_id
             )
             UPDATE annotation_group AS g SET taken = g.taken - l.count
