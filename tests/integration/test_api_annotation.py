@@ -290,6 +290,24 @@ def test_an_unknown_set_is_a_page_that_names_those_there_are(served: Served) -> 
         assert "No set" in is_page(client.post("/annotate/no-such-set", data={"group": str(uuid4())}), 404)
 
 
+def test_nonsense_is_refused_by_a_page_and_never_a_fault(served: Served) -> None:
+    name = served.made(group())
+    bearer = {"Authorization": f"Bearer {served.key}"}
+    with httpx.Client(base_url=served.url, headers=bearer, timeout=60) as client:
+        address = f"/annotate/{name}?annotator=ann"
+        is_page(client.get("/annotate/%00"), 422)
+        is_page(client.get("/annotate/%FF"), 404)
+        is_page(client.get("/annotate/"), 404)
+        assert "1 to 100 characters" in is_page(client.get(f"/annotate/{name}?annotator={'a' * 101}"), 422)
+        assert "is no form" in is_page(client.post(address, content=b"\xff"), 422)
+        assert "is no form" in is_page(client.post(address, content=b"&".join([b"a=1"] * 1001)), 422)
+        form = form_of(client, address)
+        assert "for 2 items" in is_page(client.post(address, data={"group": form.group, "99.clear": "1"}), 422)
+        assert "is no criterion" in is_page(client.post(address, data={**form.filled(["1", "1"]), "1.\0": "1"}), 422)
+        is_page(client.post(f"/annotate/{name}/skip?annotator=ann", data={"group": "\0"}), 422)
+        assert served.rows(name) == []
+
+
 def test_on_its_own_machine_an_annotator_only_says_a_name(installation: Installation) -> None:
     # given an API without any key
     url = start_api(installation)
