@@ -79,6 +79,7 @@ class Recipe(BaseModel):
         """The sha256 of all that decides what comes out but the input's bytes: no name, no path of this machine."""
         said = self.model_dump(mode="json", exclude={"name": True, "in_flight": True, "input": {"file", "image_root"}})
         said["input"]["images"] = self.input.image_root is not None
+        said["tables"] = _without_folders(self.tables)
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -89,7 +90,16 @@ class Recipe(BaseModel):
             "file": self.input.file.name,
             "image_root": None if self.input.image_root is None else self.input.image_root.name,
         }
+        said["tables"] = _without_folders(self.tables)
         return said
+
+
+def _without_folders(tables: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The stages' tables with evaluation sets by their names: where they lie is this machine's business."""
+    return {
+        name: {**table, "sets": [Path(file).name for file in table["sets"]]} if "sets" in table else table
+        for name, table in tables.items()
+    }
 
 
 def read_recipe(path: Path, *, eval_data: Path | None = None, changes: Mapping[str, Any] | None = None) -> Recipe:

@@ -26,7 +26,7 @@ from db.curation import (
 from db.curation_records import keep_rest, pending_again
 from db.curation_tasks import asked_of, merged
 from db.engine import engine_of, transaction
-from db.errors import RefusedNow, UsageError
+from db.errors import BakeoffError, RefusedNow, UsageError
 from db.logs import get_logger
 from db.schema.curation import JobState
 from scheduler.curation import loading
@@ -69,7 +69,7 @@ def start_job(settings: Settings, recipe: Recipe) -> Job:
         job = create_job(connection, recipe.name, recipe.model_dump(mode="json"), recipe.digest, [entry])
     read = job.inputs[0]["sha256"] or job.inputs[0].get("begun")
     if job.recipe_hash != recipe.digest or (read is not None and read != digest_of_file(path)):
-        raise UsageError(
+        raise OtherRecipe(
             f"There is a curation job {recipe.name!r} with another recipe or input; say --name NEW for this one, or go "
             f"on with that one by `bakeoff curate resume {recipe.name}`."
         )
@@ -131,13 +131,20 @@ def run_claimed(
         if ends(error):
             with transaction(engine) as connection:
                 hold(connection, job.id, token, settings.lease_seconds)
-                fail_job(connection, job.id, clean_text(str(error)))
+                fail_job(connection, job.id, _sentence(error))
         raise
     finally:
         with transaction(engine) as connection:
             release_job(connection, job.id, token)
     with transaction(engine) as connection:
         return read_job(connection, job.name)
+
+
+def _sentence(error: Exception) -> str:
+    """What a failed job says: our own words, never a statement or a trace."""
+    if isinstance(error, BakeoffError):
+        return clean_text(str(error))
+    return f"A fault of Bakeoff's own ({type(error).__name__}); the log of the process that ran the job has the trace."
 
 
 def _take_through(run: Run) -> None:

@@ -9,11 +9,11 @@ import signal
 import threading
 from typing import TYPE_CHECKING
 
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from db.curation import claim_next
 from db.engine import engine_of, transaction
-from db.errors import RefusedNow
+from db.errors import BakeoffError, RefusedNow
 from db.logs import get_logger
 from scheduler.curation.runner import run_claimed
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 LOOK = 2.0  # seconds between two looks for a job
+
+#: Errors after which a job can go on as it stands.
+WAITS = (RefusedNow, OperationalError, InterfaceError)
 
 
 class Stopping(RefusedNow):
@@ -64,11 +67,14 @@ def _run_next(settings: Settings, stop: threading.Event) -> bool:
         run_claimed(settings, job, token, progress, ends=_ends)
     except Stopping:
         log.info(f"{_name(claimed)} is given back", action="curation_given_back", job=_name(claimed))
-    except (RefusedNow, OperationalError) as error:
+    except WAITS as error:
         log.warning(f"{_name(claimed)} waits: {error}", action="curation_waits", job=_name(claimed))
         return False
-    except Exception as error:  # noqa: BLE001 - one job must not end the service of the others
+    except BakeoffError as error:
         log.warning(f"{_name(claimed)} failed: {error}", action="curation_failed", job=_name(claimed))
+        return False
+    except Exception:  # one job must not end the service of the others
+        log.exception(f"{_name(claimed)} failed by a fault of ours", action="curation_fault", job=_name(claimed))
         return False
     else:
         log.info(f"{job.name} is done", action="curation_done", job=job.name)
@@ -81,4 +87,4 @@ def _name(claimed: tuple[Job, UUID] | None) -> str:
 
 def _ends(error: Exception) -> bool:
     """Whether a job fails of an error: not where the moment is wrong, or Postgres away."""
-    return not isinstance(error, RefusedNow | OperationalError)
+    return not isinstance(error, WAITS)

@@ -201,8 +201,11 @@ def test_a_recipe_does_not_depend_on_where_it_lies(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         path = tmp_path / folder / "recipe.toml"
         path.parent.mkdir()
-        path.write_text("[input]\nfile = 'x.json'\n")
-        digests.add(read_recipe(path, changes={"name": folder}).digest)
+        sets = f"stages = ['validate', 'leakage']\n[leakage]\nsets = ['{path.parent / 'set.jsonl'}']"
+        path.write_text(f"{sets}\n[input]\nfile = 'x.json'\n")
+        recipe = read_recipe(path, changes={"name": folder})
+        digests.add(recipe.digest)
+        assert str(tmp_path) not in json.dumps(recipe.shown)
 
     assert len(digests) == 1
     assert len({*digests, read_recipe(path, changes={"limit": 3}).digest}) == 2

@@ -29,6 +29,7 @@ from db.curation_tasks import ended_by_key, outcomes_of
 from db.errors import BacklogFull, BakeoffError
 from db.logs import get_logger
 from db.schema.curation import Step
+from db.states import TaskState
 from db.workers import live_queues, live_workers
 from scheduler.curation.stages import O, Stage
 from scheduler.replacing import availability
@@ -63,7 +64,8 @@ class Ask:
     @property
     def wants(self) -> int:
         """How many models must have been asked."""
-        return len(self.options.get("models", ())) or 1
+        named = len(set(self.options.get("models", ()))) or 1
+        return min(named, self.options.get("candidates") or named)
 
 
 class Asking(Stage[O]):
@@ -212,7 +214,11 @@ class Asking(Stage[O]):
         from the stored outputs where it caches.
         """
         asks = zip(self.asks(record), found, strict=True)
-        short = [(ask, key) for ask, (key, outcome) in asks if outcome.asked < ask.wants and _number(key) < MOST_AGAIN]
+        short = [
+            (ask, key)
+            for ask, (key, outcome) in asks
+            if outcome.asked < ask.wants and _number(key) < MOST_AGAIN and outcome.status != TaskState.CANCELLED
+        ]
         if not short:
             return None
         if not all(self._served(run, ask, free) for ask, _ in short):

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from db.errors import UsageError
 from scheduler.curation.options import StageOptions
-from scheduler.curation.reading import Reader
+from scheduler.curation.reading import Reader, digest_of_file
 from scheduler.curation.recipe_files import find_file
 from scheduler.curation.shingles import runs_of, words_of
 from scheduler.curation.stages.alone import Alone
@@ -52,10 +52,10 @@ class Leakage(Alone[LeakageOptions]):
         self._items: dict[str, list[int]] = {}  # run of words → items that have it
         self._sizes: list[int] = []
         self._from: list[str] = []
-        read: dict[str, dict[str, int]] = {}
+        read: dict[str, dict[str, int | str]] = {}
         for file in self.options.sets:
             path = find_file(Path(), file, run.settings.eval_data)
-            read[file.name] = self._read(path)
+            read[file.name] = {**self._read(path), "sha256": digest_of_file(path)}
         run.notes["leakage"] = read
 
     def _read(self, path: Path) -> dict[str, int]:
