@@ -187,6 +187,10 @@ class Settings(BaseSettings):
         "key", description="Who may read /metrics: keys with the scope read, this machine without a key, or everybody."
     )
 
+    curation_folder: Path | None = Field(
+        None, description="Folder that recipes sent over HTTP may read files of, and nothing else; empty: none may."
+    )
+
     webhook_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Hosts that webhooks may be posted to: hooks.example.com, or .example.com for all under it."
     )

@@ -17,7 +17,19 @@ from fastapi import FastAPI
 from db.engine import make_engine
 from db.logs import configure_logging
 from db.settings import Settings, load_settings
-from scheduler.api import annotation, attachments, chat, events, health, metrics, models, preferences, problems, tasks
+from scheduler.api import (
+    annotation,
+    attachments,
+    chat,
+    curation,
+    events,
+    health,
+    metrics,
+    models,
+    preferences,
+    problems,
+    tasks,
+)
 from scheduler.api.access import Access
 from scheduler.api.edge import Edge
 from scheduler.api.hub import Hub
@@ -77,7 +89,7 @@ def make_app(settings: Settings | None = None) -> FastAPI:
     app.state.figures = metrics.Figures(app.state.services)
     app.add_middleware(Edge, settings=settings)
     problems.install(app)
-    for part in (tasks, attachments, events, models, preferences, chat, health, metrics, annotation):
+    for part in (tasks, attachments, events, models, preferences, chat, curation, health, metrics, annotation):
         app.include_router(part.router)
     _describe(app)
     return app

@@ -1,4 +1,4 @@
-"""Commands about curation: curate run, resume, status, extend, report, export."""
+"""Commands about curation: curate run, serve, resume, status, extend, report, export."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 
 from db.settings import load_settings
 from scheduler.cli.output import console, print_json, state, table
+from scheduler.curation.status import described, record_count, status_of
 
 if TYPE_CHECKING:
     from db.curation import Job
@@ -22,6 +23,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     curate = typer.Typer(help="Many machine-made instructions in, the best of them out.", no_args_is_help=True)
     curate.command("run")(run_command)
+    curate.command("serve")(serve_command)
     curate.command("resume")(resume_command)
     curate.command("status")(status_command)
     curate.command("extend")(extend_command)
@@ -50,6 +52,13 @@ def run_command(
         changes |= {"limit": limit}
     job = start_job(settings, read_recipe(recipe, eval_data=settings.eval_data, changes=changes))
     _run(settings, job.name, out, as_json=as_json)
+
+
+def serve_command() -> None:
+    """Run every job that is to run and that nobody runs, one after the other, until SIGTERM. Several share the jobs."""
+    from scheduler.curation.serving import serve
+
+    serve(load_settings())
 
 
 def resume_command(
@@ -89,11 +98,11 @@ def status_command(
     with transaction(engine_of(settings.dsn, "cli")) as connection:
         jobs = list_jobs(connection, 50)
     if as_json:
-        print_json([_described(one) for one in jobs])
+        print_json([described(one) for one in jobs])
         return
     out = table("job", "status", "stage", "records", "created")
     for one in jobs:
-        out.add_row(one.name, state(one.status), one.stage or "", str(_records(one)), f"{one.created_at:%F %H:%M}")
+        out.add_row(one.name, state(one.status), one.stage or "", str(record_count(one)), f"{one.created_at:%F %H:%M}")
     console.print(out)
 
 
@@ -107,7 +116,7 @@ def extend_command(
 
     extended = extend_job(load_settings(), job, file)
     if as_json:
-        print_json(_described(extended))
+        print_json(described(extended))
         return
     console.print(f"{file.name} is added; `bakeoff curate resume {job}` goes on.", soft_wrap=True)
 
@@ -140,38 +149,18 @@ def export_command(
 
 
 def _show(settings: Settings, job: Job, *, as_json: bool) -> None:
-    from db.curation_report import funnel
     from db.engine import engine_of, transaction
 
     with transaction(engine_of(settings.dsn, "cli")) as connection:
-        stages = funnel(connection, job.id, job.recipe["stages"])
+        found = status_of(connection, job)
     if as_json:
-        print_json({**_described(job), "stages": stages})
+        print_json(found)
         return
     console.print(f"{job.name}: {job.status}" + (f" at {job.stage}" if job.stage else ""), soft_wrap=True)
     if job.error:
         console.print(job.error, style="red", soft_wrap=True)
     out = table("stage", "came", "passed", "waiting", "dropped", wrap=("dropped",))
-    for one in stages:
+    for one in found["stages"]:
         dropped = ", ".join(f"{rule} {n}" for rule, n in one["dropped"].items())
         out.add_row(one["stage"], str(one["came"]), str(one["passed"]), str(one["waiting"]), dropped)
     console.print(out)
-
-
-def _described(job: Job) -> dict[str, Any]:
-    return {
-        "name": job.name,
-        "status": job.status,
-        "stage": job.stage,
-        "records": _records(job),
-        "error": job.error,
-        "running": job.lease_left is not None and job.lease_left > 0,
-        "inputs": [{key: one[key] for key in ("name", "sha256", "records")} for one in job.inputs],
-        "notes": job.counts,
-        "created_at": job.created_at,
-        "finished_at": job.finished_at,
-    }
-
-
-def _records(job: Job) -> int:
-    return sum(int(one["records"]) for one in job.inputs)
