@@ -217,6 +217,12 @@ class Settings(BaseSettings):
         """`downloads,likes` in the environment."""
         return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
 
+    @field_validator("curation_folder", mode="before")
+    @classmethod
+    def _named(cls, value: object) -> object:
+        """An empty variable opens no folder, least of all the one that a process happens to be in."""
+        return None if value == "" else value
+
     @field_validator("webhook_networks")
     @classmethod
     def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from db.curation import read_job
 from db.engine import transaction
 from db.errors import InvalidRequest
 from db.keys import Scope
+from db.settings import Settings
 from scheduler.curation.confined import confined
 from scheduler.curation.recipe import parse_recipe
 from scheduler.curation.status import status_of
@@ -194,12 +195,13 @@ def test_who_may_not_is_told_so(system: Installation, client: httpx.Client) -> N
 
 
 def test_without_a_folder_it_says_how_to_set_one() -> None:
-    # given
+    # given a variable that is empty
     asked = parse_recipe({"name": "closed", "input": {"file": "records.json"}})
+    folder = Settings.model_validate({"curation_folder": ""}).curation_folder
 
     # when, then
     with pytest.raises(InvalidRequest, match="sets BAKEOFF_CURATION_FOLDER"):
-        confined(asked, None)
+        confined(asked, folder)
 
 
 def test_a_job_that_is_given_back_in_the_middle_is_finished_by_another(
