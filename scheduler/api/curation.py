@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path as FilePath
 from typing import Annotated, Any
 from uuid import UUID
@@ -105,8 +104,8 @@ class ListedJob(BaseModel):
     running: bool = Field(description="Whether a process works on it now.")
     inputs: list[dict[str, Any]]
     notes: dict[str, Any] = Field(description="What stages say beside their records.")
-    created_at: datetime
-    finished_at: datetime | None
+    created_at: str
+    finished_at: str | None
 
 
 class JobOut(ListedJob):

@@ -75,7 +75,13 @@ def status(client: httpx.Client, name: str) -> dict[str, Any]:
 
 
 def wait_for_status(system: Installation, client: httpx.Client, name: str, wanted: str) -> dict[str, Any]:
-    wait_until(lambda: status(client, name)["status"] == wanted, 60, system.logs)
+    """The job once it is so, and its lease is given back."""
+
+    def so() -> bool:
+        said = status(client, name)
+        return bool(said["status"] == wanted and not said["running"])
+
+    wait_until(so, 60, system.logs)
     return status(client, name)
 
 

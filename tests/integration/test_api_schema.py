@@ -14,6 +14,7 @@ import pytest
 from db.keys import Scope
 from tests.conftest import Installation, make_installation, wait_until
 from tests.integration.api_parts import make_key, start_api
+from tests.integration.curation_parts import conversations, write_array
 
 pytestmark = [pytest.mark.integration, pytest.mark.api, pytest.mark.timeout(900)]
 
@@ -25,11 +26,13 @@ SEED = os.environ.get("BAKEOFF_API_SEED", "1")
 def served(servers: tuple[str, str], template: str, tmp_path: Path) -> Iterator[tuple[Installation, str]]:
     for made in make_installation(servers, tmp_path, template):
         made.start_all(("alpha", "beta", "gamma"))
+        write_array(tmp_path / "instructions.json", conversations(3))  # of the schema's own example
         yield (
             made,
             start_api(
                 made,
                 api_rate="0",
+                curation_folder=str(tmp_path),
                 api_keep_alive="0.2",
                 api_stream_seconds="0.3",
                 api_chat_timeout="300",
@@ -55,4 +58,4 @@ def test_the_api_is_what_its_schema_says(served: tuple[Installation, str], tmp_p
     )  # fmt: skip
 
     assert done.returncode == 0, done.stdout[-20_000:] + done.stderr
-    assert "Tested: 19" in done.stdout
+    assert "Tested: 24" in done.stdout
