@@ -163,17 +163,17 @@ keep = 1.0
 @pytest.fixture(scope="module")
 def system(servers: tuple[str, str], template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     folder = tmp_path_factory.mktemp("adversity")
-    for made in make_installation(servers, folder, template, registry("alpha", "beta")):
-        made.settings |= {"BAKEOFF_MAX_BACKLOG": "4", "BAKEOFF_MAX_BULK": "3", "BAKEOFF_SETTLE_SECONDS": "0"}
+    for made in make_installation(servers, folder, template, registry("alpha", "beta", "embedder")):
+        made.settings |= {"BAKEOFF_MAX_BACKLOG": "8", "BAKEOFF_MAX_BULK": "3", "BAKEOFF_SETTLE_SECONDS": "0"}
         made.start("scheduler", "scheduler")
-        made.start("worker", "worker", "alpha", "beta", "--judge")
+        made.start("worker", "worker", "alpha", "beta", "embedder", "--judge")
         made.wait_ready(2)
         yield made
 
 
-def asking(folder: Path, name: str) -> str:
+def asking(folder: Path, name: str, text: str = ASKING) -> str:
     write_array(folder / "records.json", conversations(6))  # of 10 turns
-    (folder / f"{name}.toml").write_text(ASKING)
+    (folder / f"{name}.toml").write_text(text)
     return str(folder / f"{name}.toml")
 
 
@@ -186,11 +186,24 @@ def fates(system: Installation, name: str) -> list[tuple[Any, ...]]:
     return [tuple(row) for row in rows]
 
 
-def test_a_backlog_that_is_full_is_waited_for(system: Installation, tmp_path: Path) -> None:
-    done = system.run("curate", "run", asking(tmp_path, "full"))
-
+def test_a_full_backlog_is_waited_for_and_vectors_that_were_pruned_are_made_anew(
+    system: Installation, tmp_path: Path
+) -> None:
+    # given a job with more tasks than may be open at once
+    text = ASKING.replace('"]\n[input]', '", "diversity"]\n[input]') + "[diversity]\nkeep = 1.0\n"
+    done = system.run("curate", "run", asking(tmp_path, "full", text))
     assert done.code == 0, done.err + system.logs()
     assert fates(system, "full") == [("kept", True, 6)]
+
+    # when all of them are pruned, and more input comes
+    system.query("DELETE FROM task WHERE source = 'curation:full'")
+    more = write_array(tmp_path / "more.json", conversations(2, seed=2))
+    extend_job(Settings(database_url=system.database_url), "full", more)
+    resumed = system.run("curate", "resume", "full")
+
+    # then old records are compared with new ones
+    assert resumed.code == 0, resumed.err + system.logs()
+    assert fates(system, "full") == [("kept", True, 8)]
 
 
 def test_a_paused_model_is_waited_for_and_what_is_pruned_meanwhile_asked_anew(

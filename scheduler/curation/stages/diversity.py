@@ -1,22 +1,24 @@
 """Diversity: of what is left, a budget of records that lie as far from each other as can be (k-center, greedy).
 
-Embeddings come from ordinary tasks. The first centre is the record with the best score so far; each further one is the
-record farthest from all centres, so that the radius is at most twice the best possible. Everything that is left is
+Embeddings come from ordinary tasks. The first centre is the first record by key, as good as drawn; each further one is
+the record farthest from all centres, so that the radius is at most twice the best possible. Everything that is left is
 held in memory here, 1.5 KB a record.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from db.curation_records import Dropped, Scored, decide, entered
+from db.curation_records import Dropped, Scored, decide, entered, records_at
 from db.curation_tasks import outcomes_of
-from db.errors import BakeoffError
+from db.errors import BacklogFull, BakeoffError
 from scheduler.curation.options import StageOptions
 from scheduler.curation.stages.asking import PAGE, Ask, Asking, failed, latest_of
 from scheduler.curation.turns import turns_of
+from scheduler.waiting import POLL_SECONDS, Notices
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +38,6 @@ class DiversityOptions(StageOptions):
     models: tuple[str, ...] = Field((), max_length=1)
     budget: int | None = Field(None, ge=1)
     keep: float = Field(0.5, gt=0, le=1)
-    by: str | None = Field(None, description="the stage whose best record is the first centre; default: none, by key")
 
 
 class Diversity(Asking[DiversityOptions]):
@@ -89,26 +90,43 @@ class Diversity(Asking[DiversityOptions]):
     def _vectors(self, run: Run, positions: Sequence[int]) -> Any:
         import numpy as np  # noqa: PLC0415 - heavy, and needed here only
 
-        rows = []
-        for start in range(0, len(positions), PAGE):
-            bases = [self.key(position, 0) for position in positions[start : start + PAGE]]
-            with run.reading() as connection:
-                latest = latest_of(connection, run.job.source, bases)
-                keys = [latest[base][0] for base in bases if base in latest]
-                outcomes = outcomes_of(connection, run.job.source, keys)
-            if len(outcomes) < len(bases):
-                raise BakeoffError(
-                    f"Stage {self.name}: tasks with vectors were pruned, so old records cannot be compared with new "
-                    "ones. Run everything under another name."
-                )
-            rows += [np.asarray(said_by(outcomes[key]), dtype=np.float32) for key in keys]
+        rows: list[Any] = []
+        with Notices(run.settings.dsn) as notices:
+            for start in range(0, len(positions), PAGE):
+                page = positions[start : start + PAGE]
+                while (said := self._said(run, page)) is None:
+                    notices.doze(POLL_SECONDS)
+                rows += [np.asarray(vector, dtype=np.float32) for vector in said]
         return np.stack(rows)
+
+    def _said(self, run: Run, positions: Sequence[int]) -> list[list[float]] | None:
+        """The vectors of a page; None while tasks that were pruned since they were read are asked anew.
+
+        Raises `BakeoffError` where a model has none any more.
+        """
+        bases = {position: self.key(position, 0) for position in positions}
+        with run.changing() as connection:
+            latest = latest_of(connection, run.job.source, list(bases.values()))
+            outcomes = outcomes_of(connection, run.job.source, [key for key, _ in latest.values()])
+            records = records_at(connection, run.job.id, [one for one in positions if bases[one] not in latest])
+        with suppress(BacklogFull):  # what finds no room now is asked at the next look
+            self._submit(run, [self._task(run, bases[one.position], ask) for one in records for ask in self.asks(one)])
+        found = [outcomes[latest[base][0]] for base in bases.values() if base in latest and latest[base][0] in outcomes]
+        if len(found) < len(positions):
+            return None
+        vectors = [said_by(outcome) for outcome in found]
+        if missing := [position for position, vector in zip(positions, vectors, strict=True) if not vector]:
+            raise BakeoffError(
+                f"Stage {self.name}: the task with the vector of record {missing[0]} was pruned, and no model has it "
+                "any more. Run everything under another name."
+            )
+        return vectors
 
 
 def said_by(outcome: Outcome) -> list[float]:
-    """The vector of a task."""
+    """The vector of a task; empty where it has none."""
     winner = outcome.winner
-    vector: list[float] = [] if winner is None else winner.detail["vector"]
+    vector: list[float] = [] if winner is None else winner.detail.get("vector", [])
     return vector
 
 
