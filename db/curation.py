@@ -241,6 +241,7 @@ def fail_job(connection: Connection, job: UUID, error: str) -> None:
 
 
 def delete_job(connection: Connection, job: UUID) -> None:
-    """Forget a job, its records and their bands. Its tasks stay, as results of its source."""
+    """Forget a job, its records and their bands. Its tasks stay, as results of its source, until they are pruned."""
+    connection.execute(text("SET LOCAL statement_timeout = '15min'"))
     connection.execute(text("DELETE FROM curation_band WHERE job_id = :job"), {"job": job})
     connection.execute(text("DELETE FROM curation_job WHERE id = :job"), {"job": job})

@@ -29,6 +29,7 @@ def register(app: typer.Typer) -> None:
     curate.command("extend")(extend_command)
     curate.command("report")(report_command)
     curate.command("export")(export_command)
+    curate.command("delete")(delete_command)
     app.add_typer(curate, name="curate")
 
 
@@ -146,6 +147,16 @@ def export_command(
         return
     for file in manifest["files"]:
         console.print(f"{file['rows']:>8}  {out / file['name']}", soft_wrap=True)
+
+
+def delete_command(job: JobName, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
+    """Forget a job, its records and what became of each; its tasks stay until they are pruned."""
+    from scheduler.curation.runner import remove_job
+
+    if not yes:
+        typer.confirm(f"Forget the job {job!r} and every record of it?", abort=True)
+    remove_job(load_settings(), job)
+    console.print(f"{job} is forgotten.")
 
 
 def _show(settings: Settings, job: Job, *, as_json: bool) -> None:

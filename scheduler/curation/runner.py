@@ -14,6 +14,7 @@ from db.curation import (
     add_input,
     claim_job,
     create_job,
+    delete_job,
     fail_job,
     finish_job,
     hold,
@@ -145,6 +146,16 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, BakeoffError):
         return clean_text(str(error))
     return f"A fault of Bakeoff's own ({type(error).__name__}); the log of the process that ran the job has the trace."
+
+
+def remove_job(settings: Settings, name: str) -> None:
+    """Forget a job and its records. Raises `NotFound`, and `RefusedNow` while somebody runs it."""
+    engine = _engine(settings)
+    with transaction(engine) as connection:
+        job = read_job(connection, name)
+    _claim(engine, job, settings.lease_seconds)
+    with transaction(engine) as connection:
+        delete_job(connection, job.id)
 
 
 def _take_through(run: Run) -> None:

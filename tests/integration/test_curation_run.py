@@ -176,3 +176,21 @@ def test_a_model_that_was_away_is_asked_again(installation: Installation, tmp_pa
         "SELECT fate, scores ? 'answers' AS scored, count(*) AS n FROM curation_record GROUP BY 1, 2"
     )
     assert [tuple(row) for row in fates] == [("kept", True, 4)]
+
+
+def test_a_job_is_forgotten_with_its_records_and_its_name_is_free(system: Installation, tmp_path: Path) -> None:
+    # given a job that is done
+    path = recipe(tmp_path, "gone", 'stages = ["validate", "near"]\n[input]\nfile = "FILE"', conversations(5))
+    run(system, path, tmp_path / "out")
+
+    # when
+    done = system.run("curate", "delete", "gone", "--yes")
+
+    # then nothing is left of it
+    assert done.code == 0, done.err
+    assert system.run("curate", "status", "gone").code != 0
+    (left,) = system.query(
+        "SELECT count(*) FROM curation_job AS j LEFT JOIN curation_record AS r ON r.job_id = j.id WHERE j.name = 'gone'"
+    )
+    assert left.count == 0
+    run(system, path, tmp_path / "again")
