@@ -215,7 +215,8 @@ async def _of_http(request: Request, error: Exception) -> JSONResponse:
         return await _fault(request, error)
     code = CODES.get(error.status_code, "malformed")
     detail = SENTENCES.get(error.status_code, str(error.detail))
-    headers = {"Allow": _allowed(request)} if error.status_code == 405 else error.headers
+    allowed = _allowed(request) or (error.headers or {}).get("Allow", "")
+    headers = {"Allow": allowed} if error.status_code == 405 else error.headers
     return answer(request, error.status_code, code, detail, headers=headers)
 
 

@@ -65,7 +65,7 @@ def train_command(
     from scheduler.rewarding.crossfit import Plan
     from scheduler.rewarding.making import fingerprint, trained
     from worker.backends import Place
-    from worker.reward.training import options_for
+    from worker.reward.options import options_for
     from worker.weights import fetch
 
     for option, given in (("--epochs", epochs), ("--members", members), ("--rate", rate)):

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from scheduler.rewarding.figures import Rewards
     from worker.backends import Place
     from worker.reward.model import Scorer
+    from worker.reward.options import Options
     from worker.reward.pairs import Group
-    from worker.reward.training import Epoch, Options, Report, Training
+    from worker.reward.training import Epoch, Report, Training
 
     #: what is trained, steps done, steps in all, loss of the last step
     Progress = Callable[[str, int, int, float], None]
@@ -165,7 +166,7 @@ def counted(plan: Plan, groups: Sequence[Group], states: dict[str, torch.Tensor]
 
 def frozen_head(plan: Plan, groups: Sequence[Group], states: dict[str, torch.Tensor], progress: Progress) -> Rewards:
     """Held-out rewards of a linear head on the frozen base, whose states are known, on the same folds."""
-    from worker.reward.training import options_for  # noqa: PLC0415
+    from worker.reward.options import options_for  # noqa: PLC0415
 
     options = replace(options_for("head", seed=plan.options.seed), corrupt=0.0)
     last = {text: own[-1] for text, own in states.items()}

@@ -22,8 +22,8 @@ from scheduler.rewarding.reading import Source, read_source
 from worker.backends import Failure, Input, Output, Place
 from worker.backends.reward import Reward
 from worker.reward.artifact import is_artifact, read_artifact, write_artifact
+from worker.reward.options import options_for
 from worker.reward.text import rendered
-from worker.reward.training import options_for
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLED = """

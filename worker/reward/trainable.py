@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from worker.reward.model import Scorer
-    from worker.reward.training import Options
+    from worker.reward.options import Options
 
 EMBEDDED_AT_ONCE = 64
 
