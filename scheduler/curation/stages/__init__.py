@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from scheduler.curation.options import StageOptions, stage_type
 
 if TYPE_CHECKING:
+    from scheduler.curation.recipe import Input
     from scheduler.curation.run import Run
 
 
@@ -19,9 +20,10 @@ O = TypeVar("O", bound=StageOptions)  # noqa: E741 - options
 
 
 class Stage(ABC, Generic[O]):
-    """One stage of one job. `number` is its place in the recipe, 0 first."""
+    """One stage of one job. `number` is its place in the recipe, 0 first; `names` is set where it reads records."""
 
     Options: ClassVar[type[StageOptions]] = StageOptions
+    names: Input
 
     def __init__(self, name: str, number: int, options: O) -> None:
         self.name = name

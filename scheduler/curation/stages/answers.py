@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from db.curation_records import Record
     from db.curation_tasks import Outcome
-    from scheduler.curation.recipe import Input
     from scheduler.curation.run import Run
     from scheduler.curation.turns import Turn
 
@@ -46,11 +45,9 @@ class Answers(Asking[AnswersOptions]):
     """Best of n, per turn."""
 
     Options = AnswersOptions
-    names: Input
 
-    def prepare(self, run: Run) -> None:
-        """Know the names of the fields. Raises `UsageError` for a prompt that is no file, or one model alone."""
-        self.names = run.recipe.input
+    def prepare(self) -> None:
+        """Raise `UsageError` for a prompt that is no file, or one model alone."""
         check_prompt(self.options.prompt, "answers.prompt")
         if len(set(self.options.models)) == 1:
             raise UsageError(

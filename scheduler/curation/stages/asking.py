@@ -68,6 +68,11 @@ class Ask:
         return min(named, self.options.get("candidates") or named)
 
 
+def of_one(models: Sequence[str]) -> dict[str, Any]:
+    """Options of a task that one model answers: the one that a recipe names, or any that can."""
+    return {"candidates": 1, "models": list(models)} if models else {"candidates": 1}
+
+
 class Asking(Stage[O]):
     """Asks, reads what came, and lets pass or drops when everything is there."""
 
@@ -84,12 +89,13 @@ class Asking(Stage[O]):
         with run.changing() as connection:
             pass_scored(connection, run.job.id, self.number)
 
-    def prepare(self, run: Run) -> None:
+    def prepare(self) -> None:
         """Check what the stage needs. Raises `UsageError`."""
 
     def run(self, run: Run) -> None:
         """Ask about every record that stands before the stage. Raises `BakeoffError` where every task failed."""
-        self.prepare(run)
+        self.names = run.recipe.input
+        self.prepare()
         with run.changing() as connection:
             ask_again(connection, run.job.id, self.number)
             left = count_at(connection, run.job.id, self.number).get(Step.NEW, 0)

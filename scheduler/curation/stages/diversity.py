@@ -16,7 +16,7 @@ from db.curation_records import Dropped, Scored, decide, entered, records_at
 from db.curation_tasks import outcomes_of
 from db.errors import BacklogFull, BakeoffError
 from scheduler.curation.options import StageOptions
-from scheduler.curation.stages.asking import PAGE, Ask, Asking, failed, latest_of
+from scheduler.curation.stages.asking import PAGE, Ask, Asking, failed, latest_of, of_one
 from scheduler.curation.turns import turns_of
 from scheduler.waiting import POLL_SECONDS, Notices
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from db.curation_records import Record
     from db.curation_tasks import Outcome
-    from scheduler.curation.recipe import Input
     from scheduler.curation.run import Run
 
 RULE = "not_diverse"
@@ -44,19 +43,11 @@ class Diversity(Asking[DiversityOptions]):
     """Embeds questions and chooses among them."""
 
     Options = DiversityOptions
-    names: Input
-
-    def prepare(self, run: Run) -> None:
-        """Know the names of the fields."""
-        self.names = run.recipe.input
 
     def asks(self, record: Record) -> list[Ask]:
         """One task: all questions of the record together."""
-        options: dict[str, Any] = {"candidates": 1}
-        if self.options.models:
-            options["models"] = list(self.options.models)
         text = "\n".join(turn.asked for turn in turns_of(record.data, self.names))
-        return [Ask(turn=0, request=text, capability=self.options.capability, options=options)]
+        return [Ask(turn=0, request=text, capability=self.options.capability, options=of_one(self.options.models))]
 
     def settle(self, record: Record, outcomes: Sequence[Outcome]) -> Scored | Dropped:
         """Whether there is a vector."""

@@ -6,14 +6,14 @@ the rest the best `keep` pass, by default all.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from db.curation_records import Dropped, Scored, select_top
 from scheduler.curation.found import answers_of
 from scheduler.curation.options import StageOptions
-from scheduler.curation.stages.asking import Ask, Asking, failed
+from scheduler.curation.stages.asking import Ask, Asking, failed, of_one
 from scheduler.curation.stages.scores import number_of
 from scheduler.curation.turns import turns_of
 from worker.reward.text import rendered
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from db.curation_records import Record
     from db.curation_tasks import Outcome
-    from scheduler.curation.recipe import Input
     from scheduler.curation.run import Run
 
 
@@ -40,24 +39,16 @@ class IFD(Asking[IFDOptions]):
     """Asks a language model that reads."""
 
     Options = IFDOptions
-    names: Input
-
-    def prepare(self, run: Run) -> None:
-        """Know the names of the fields."""
-        self.names = run.recipe.input
 
     def asks(self, record: Record) -> list[Ask]:
         """A task per turn."""
-        options: dict[str, Any] = {"candidates": 1}
-        if self.options.models:
-            options["models"] = list(self.options.models)
         turns = turns_of(record.data, self.names)
         return [
             Ask(
                 turn=turn,
                 request=rendered(one.asked, answer),
                 capability=self.options.capability,
-                options=options,
+                options=of_one(self.options.models),
             )
             for turn, (one, answer) in enumerate(zip(turns, answers_of(record, self.names, self.number), strict=True))
         ]

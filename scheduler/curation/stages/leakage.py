@@ -23,7 +23,6 @@ from scheduler.curation.turns import turns_of
 
 if TYPE_CHECKING:
     from db.curation_records import Record
-    from scheduler.curation.recipe import Input
     from scheduler.curation.run import Run
 
 #: Fields of an evaluation set that may hold what it asks.
@@ -44,11 +43,9 @@ class Leakage(Alone[LeakageOptions]):
     """Compares records with the items of all sets. Memory grows with the sets, not with the input."""
 
     Options = LeakageOptions
-    names: Input
 
     def prepare(self, run: Run) -> None:
         """Read the sets. Raises `UsageError` for one that is not there or has none of the fields."""
-        self.names = run.recipe.input
         self._items: dict[str, list[int]] = {}  # run of words → items that have it
         self._sizes: list[int] = []
         self._from: list[str] = []

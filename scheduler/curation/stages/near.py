@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from db.curation_bands import add_bands, sharing_a_band
-from db.curation_records import Dropped, count_at, page_of, pass_page, records_at
-from db.schema.curation import Step
+from db.curation_records import Dropped, pass_page, records_at
 from scheduler.curation.options import StageOptions
 from scheduler.curation.shingles import hashed, jaccard, runs_of, words_of
-from scheduler.curation.stages import Stage
+from scheduler.curation.stages.alone import Paged
 from scheduler.curation.turns import image_of, turns_of
 
 if TYPE_CHECKING:
@@ -27,10 +26,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from db.curation_records import Record
-    from scheduler.curation.recipe import Input
     from scheduler.curation.run import Run
 
-PAGE = 500
 SEED = 1
 
 
@@ -43,33 +40,24 @@ class NearOptions(StageOptions):
     rows: int = Field(6, ge=1, le=32)
 
 
-class Near(Stage[NearOptions]):
-    """Page by page, each page in one transaction: its bands are stored with its fates."""
+class Near(Paged[NearOptions]):
+    """A page's bands are stored with its fates."""
 
     Options = NearOptions
+    size = 500
 
-    def run(self, run: Run) -> None:
-        """Take every record that stands before the stage through it."""
-        with run.reading() as connection:
-            total = sum(count_at(connection, run.job.id, self.number).values())
-        done = 0
-        while True:
-            with run.reading() as connection:
-                page = page_of(connection, run.job.id, self.number, Step.NEW, PAGE)
-            if not page:
-                return
-            runs = {record.position: self._runs(record, run.recipe.input) for record in page}
-            bands = self._bands(runs)
-            with run.changing() as connection:
-                dropped = self._decided(run, connection, page, runs, bands)
-                out = {one.position for one in dropped}
-                add_bands(connection, run.job.id, [one for one in bands if one[1] not in out])
-                pass_page(connection, run.job.id, self.number, page, dropped)
-            done += len(page)
-            run.progress(self.name, done, total)
+    def decide(self, run: Run, page: Sequence[Record]) -> None:
+        """Drop those that are like one that stays before them."""
+        runs = {record.position: self._runs(record) for record in page}
+        bands = self._bands(runs)
+        with run.changing() as connection:
+            dropped = self._decided(run, connection, page, runs, bands)
+            out = {one.position for one in dropped}
+            add_bands(connection, run.job.id, [one for one in bands if one[1] not in out])
+            pass_page(connection, run.job.id, self.number, page, dropped)
 
-    def _runs(self, record: Record, names: Input) -> set[str]:
-        turns = turns_of(record.data, names)
+    def _runs(self, record: Record) -> set[str]:
+        turns = turns_of(record.data, self.names)
         runs = runs_of(words_of(" ".join(f"{turn.asked} {turn.answer}" for turn in turns)))
         return runs or {record.key}  # nothing is like a text without words
 
@@ -97,13 +85,12 @@ class Near(Stage[NearOptions]):
         bands: Sequence[tuple[int, int]],
     ) -> list[Dropped]:
         """Which records of a page are like one that stays before them."""
-        names = run.recipe.input
         alike: dict[int, set[int]] = {}
         for here, there in sharing_a_band(connection, run.job.id, bands):
             alike.setdefault(here, set()).add(there)
         wanted = sorted({there for others in alike.values() for there in others})
         stored = {record.position: record for record in records_at(connection, run.job.id, wanted)}
-        known = {position: self._runs(record, names) for position, record in stored.items()} | dict(runs)
+        known = {position: self._runs(record) for position, record in stored.items()} | dict(runs)
         records = stored | {record.position: record for record in page}
         shared: dict[int, list[int]] = {}  # band → records of this page that stay
         by_record: dict[int, list[int]] = {}

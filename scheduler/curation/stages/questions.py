@@ -11,7 +11,7 @@ from pydantic import Field
 
 from db.curation_records import Dropped, Scored, select_top
 from scheduler.curation.options import StageOptions
-from scheduler.curation.stages.asking import Ask, Asking, failed
+from scheduler.curation.stages.asking import Ask, Asking, failed, of_one
 from scheduler.curation.stages.scores import number_of
 from scheduler.curation.turns import turns_of
 from worker.reward.text import QUESTION_REWARD, rendered
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from db.curation_records import Record
     from db.curation_tasks import Outcome
-    from scheduler.curation.recipe import Input
     from scheduler.curation.run import Run
 
 
@@ -38,15 +37,10 @@ class Questions(Asking[QuestionsOptions]):
     """Ranks records by how good their questions are."""
 
     Options = QuestionsOptions
-    names: Input
-
-    def prepare(self, run: Run) -> None:
-        """Know the names of the fields."""
-        self.names = run.recipe.input
 
     def asks(self, record: Record) -> list[Ask]:
         """One scoring task per turn."""
-        options = {"candidates": 1, "models": list(self.options.models)} if self.options.models else {"candidates": 1}
+        options = of_one(self.options.models)
         return [
             Ask(turn=turn, request=rendered("", one.question), capability=self.options.capability, options=options)
             for turn, one in enumerate(turns_of(record.data, self.names))

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from db.curation_records import Record
     from db.curation_tasks import Outcome
-    from scheduler.curation.recipe import Input
-    from scheduler.curation.run import Run
 
 TEXTS = "texts"  # the option in which `worker.backends.given` finds what to say
 LONGEST = 16_000  # bytes of both texts as JSON: options of a task are bounded; longer ones stay as they are
@@ -46,11 +44,9 @@ class Review(Asking[ReviewOptions]):
     """Lets the better of two texts stand."""
 
     Options = ReviewOptions
-    names: Input
 
-    def prepare(self, run: Run) -> None:
-        """Know the names of the fields. Raises `UsageError` for a prompt that is no file."""
-        self.names = run.recipe.input
+    def prepare(self) -> None:
+        """Raise `UsageError` for a prompt that is no file."""
         check_prompt(self.options.prompt, "review.prompt")
 
     def asks(self, record: Record) -> list[Ask]:

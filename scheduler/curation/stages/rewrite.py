@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from db.curation_records import Record
     from db.curation_tasks import Outcome
-    from scheduler.curation.recipe import Input
-    from scheduler.curation.run import Run
 
 _TAGS = re.compile(r"</?\s*answer\s*>", re.IGNORECASE)  # of the prompt: small models say them after it
 
@@ -48,11 +46,9 @@ class Rewrite(Asking[RewriteOptions]):
     """Asks for a rewrite of every answer."""
 
     Options = RewriteOptions
-    names: Input
 
-    def prepare(self, run: Run) -> None:
-        """Know the names of the fields. Raises `UsageError` for a prompt that is no file."""
-        self.names = run.recipe.input
+    def prepare(self) -> None:
+        """Raise `UsageError` for a prompt that is no file."""
         check_prompt(self.options.prompt, "rewrite.prompt")
 
     def asks(self, record: Record) -> list[Ask]:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from db.curation_records import Record
-    from scheduler.curation.recipe import Input
     from scheduler.curation.run import Run
     from scheduler.curation.turns import Turn
 
@@ -52,7 +51,6 @@ class Validate(Alone[ValidateOptions]):
     """Rules that need no model."""
 
     Options = ValidateOptions
-    names: Input
     root: Path | None = None
 
     @cached_property
@@ -61,7 +59,7 @@ class Validate(Alone[ValidateOptions]):
 
     def prepare(self, run: Run) -> None:
         """Remember where images lie, and note where nobody looks at them. Raises `UsageError` for no folder."""
-        self.names, self.root = run.recipe.input, run.recipe.input.image_root
+        self.root = run.recipe.input.image_root
         if self.root is not None and not self.root.is_dir():
             raise UsageError(f"input.image_root = {str(self.root)!r} is no folder: every image would be missing.")
         run.notes["images"] = "read" if self.root is not None else "not looked at: the recipe names no image_root"
