@@ -73,13 +73,19 @@ def _sentences(bad: Mapping[str, list[int]]) -> str:
     return "\n".join(said)
 
 
-def _preference(line: str, defaults: Mapping[str, Any]) -> NewPreference | None:
+def object_of(line: str) -> dict[str, Any]:
+    """A line of JSON lines, cleaned. Raises `InvalidRequest` where it is no JSON object."""
     try:
         read = clean_json(json.loads(line))
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"not JSON ({error}).") from None
     if not isinstance(read, dict):
         raise InvalidRequest(f"{line.strip()[:60]} is not an object.")
+    return read
+
+
+def _preference(line: str, defaults: Mapping[str, Any]) -> NewPreference | None:
+    read = object_of(line)
     said = _of_pair(read) if "output_1" in read or "output_2" in read else _of_preference(read)
     if said is None:
         return None

@@ -40,6 +40,10 @@ def upgrade() -> None:
         sa.CheckConstraint("octet_length(digest) = 32", name=op.f("ck_api_key_digest")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_api_key")),
     )
+    _webhooks()
+
+
+def _webhooks() -> None:
     op.create_table(
         "webhook",
         sa.Column("id", ID, server_default=sa.text("bakeoff_uuid7()"), nullable=False),

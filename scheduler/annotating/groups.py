@@ -7,7 +7,6 @@ and is not looked at: it is what other people say. An item is a text, or a list 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -17,7 +16,7 @@ from uuid import UUID
 from db.annotations import NewGroup
 from db.errors import InvalidRequest
 from db.prefer import Contest
-from worker.cleaning import clean_json
+from scheduler.labels import object_of
 from worker.inputs import words_of
 
 #: What items are called in a file, in the order in which it is looked for.
@@ -74,12 +73,7 @@ def _spread(key: str) -> str:
 
 
 def _group(line: str) -> NewGroup:
-    try:
-        read = clean_json(json.loads(line))
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"not JSON ({error}).") from None
-    if not isinstance(read, dict):
-        raise InvalidRequest(f"{line.strip()[:60]} is not an object.")
+    read = object_of(line)
     field = next((name for name in FIELDS if name in read), None)
     if field is None:
         raise InvalidRequest(f"neither {' nor '.join(FIELDS)}: there is nothing to score.")

@@ -68,9 +68,8 @@ def train_command(
     from worker.reward.options import options_for
     from worker.weights import fetch
 
-    for option, given in (("--epochs", epochs), ("--members", members), ("--rate", rate)):
-        if mode == "head" and given is not None:
-            raise UsageError(f"{option} = {given}: --mode head tunes no network; leave it out, or name another mode.")
+    if mode == "head":
+        _refuse_tuning(epochs=epochs, members=members, rate=rate)
     settings = load_settings()
     sources = _sources(settings, files or [], stored or [])
     entry = read_registry(settings.registry_file).model(base)
@@ -95,6 +94,12 @@ def train_command(
     _print_figures(card["figures"])
     console.print(f"Written to {out}; its card is card.md. As a model of the registry:", soft_wrap=True)
     console.print(_entry(out, card), soft_wrap=True)
+
+
+def _refuse_tuning(**given: float | None) -> None:
+    for option, value in given.items():
+        if value is not None:
+            raise UsageError(f"--{option} = {value}: --mode head tunes no network; leave it out, or name another mode.")
 
 
 def eval_command(
