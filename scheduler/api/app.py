@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import multiprocessing
 import os
 import signal
 from collections.abc import AsyncIterator
 from importlib.metadata import version
+from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any
 
@@ -65,7 +67,8 @@ def make_app(settings: Settings | None = None) -> FastAPI:
         hub.start()
         deliverer.start()
         _end_streams_first(hub)
-        watching = asyncio.create_task(_leave_with(os.getppid())) if one_of_several else None
+        parent = multiprocessing.parent_process() if one_of_several else None
+        watching = asyncio.create_task(_leave_with(parent)) if parent is not None else None
         yield
         if watching is not None:
             watching.cancel()
@@ -111,9 +114,9 @@ def _describe(app: FastAPI) -> None:
     app.openapi = openapi  # type: ignore[method-assign] # the documented way
 
 
-async def _leave_with(parent: int) -> None:
-    """Stop in order once the process that started this one has ended: nobody else would."""
-    while os.getppid() == parent:  # noqa: ASYNC110 - the end of another process is no event of ours
+async def _leave_with(parent: BaseProcess) -> None:
+    """Stop in order once the process that started this one has ended, even before this began: nobody else would."""
+    while parent.is_alive():  # noqa: ASYNC110 - the end of another process is no event of ours
         await asyncio.sleep(LOOK)
     os.kill(os.getpid(), signal.SIGTERM)
 

@@ -110,15 +110,36 @@ def test_several_processes_share_the_port_and_leave_with_their_parent(installati
     with client_of(url) as client:
         assert {post(client, f"number {number}").status_code for number in range(8)} == {202}
 
-        parent = installation.processes.pop("api")
-        os.kill(parent.pid, signal.SIGKILL)  # it alone, as the kernel would where memory is short
-        parent.wait(30)
+    kill_parent_alone(installation)
 
-        def gone() -> bool:
-            try:
-                httpx.get(f"{url}/healthz")
-            except httpx.TransportError:
-                return True
-            return False
+    wait_until(lambda: is_closed(url), 60, installation.logs)
 
-        wait_until(gone, 60, installation.logs)
+
+def test_processes_that_start_later_than_their_parent_ends_leave_too(installation: Installation) -> None:
+    installation.settings["BAKEOFF_API_WORKERS"] = "2"
+    installation.start("api", "api", "--port", "0")
+    log = installation.folder / "api.log"
+    wait_until(lambda: "listens on" in log.read_text(), 60, installation.logs)
+    url = log.read_text().split("listens on ")[1].split()[0]
+
+    kill_parent_alone(installation)  # its children are still at their imports
+
+    wait_until(lambda: is_closed(url), 60, installation.logs)
+
+
+def kill_parent_alone(installation: Installation) -> None:
+    """As the kernel would where memory is short."""
+    parent = installation.processes.pop("api")
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait(30)
+
+
+def is_closed(url: str) -> bool:
+    """Whether no process listens there any more."""
+    try:
+        httpx.get(f"{url}/healthz", timeout=5)
+    except httpx.ConnectError:
+        return True
+    except httpx.TransportError:
+        return False
+    return False
