@@ -1,21 +1,40 @@
-"""Logs: a stable `action`, a sentence for a person, and the ids of the task, subtask and model."""
+"""Logs: a stable `action`, a sentence for a person, and the ids of the task, subtask and model.
+
+What callers and models wrote stays out of them unless BAKEOFF_LOG_CONTENT says otherwise: a field `said`, the words of
+exceptions, the detail of a database's error, the arguments that Celery adds. It all stands in the rows.
+"""
 
 from __future__ import annotations
 
 import logging
+import re
 import sys
+from collections.abc import Iterator, Mapping
+from traceback import format_tb
+from typing import Any
 
 import structlog
 
+CELERY_S_TRACE = "celery.app.trace"
+KIND = re.compile(r"[\w.]+")
+DETAIL = "\nDETAIL:"  # where Postgres begins to quote a row
 
-def configure_logging(level: str = "info", style: str = "auto") -> None:
-    """Send structlog and the standard library's loggers to standard error, as text or one JSON object per line."""
+
+def configure_logging(level: str = "info", style: str = "auto", *, content: bool = False) -> None:
+    """Send structlog and the standard library's loggers to standard error, as text or one JSON object per line.
+
+    With `content` they quote callers and models, too.
+    """
     as_text = style == "text" or (style == "auto" and sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    traces = structlog.processors.format_exc_info
+    if not content:
+        shared.append(_without_content)
+        traces = structlog.processors.ExceptionRenderer(_bare)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
@@ -26,12 +45,14 @@ def configure_logging(level: str = "info", style: str = "auto") -> None:
         structlog.dev.ConsoleRenderer() if as_text else structlog.processors.JSONRenderer()
     )
     handler = logging.StreamHandler(sys.stderr)
+    if not content:
+        handler.addFilter(_without_words)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
+            foreign_pre_chain=[structlog.stdlib.ExtraAdder(), *shared],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
+                traces,
                 renderer,
             ],
         )
@@ -41,6 +62,38 @@ def configure_logging(level: str = "info", style: str = "auto") -> None:
     root.setLevel(level.upper())
     for name in ("alembic", "httpx"):  # they say nothing that an operator needs: a line for each request
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _without_content(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    event.pop("said", None)
+    event.pop("data", None)  # Celery's: the arguments of a task
+    event["event"] = str(event.get("event", "")).partition(DETAIL)[0]
+    return event
+
+
+def _without_words(record: logging.LogRecord) -> bool:
+    """Of an exception that Celery tells of, its kind."""
+    if record.name == CELERY_S_TRACE and isinstance(record.args, Mapping) and "exc" in record.args:
+        kind = KIND.match(str(record.args["exc"]))
+        record.args = {**record.args, "exc": kind[0] if kind else "an error"}
+    return True
+
+
+def _bare(exc_info: structlog.typing.ExcInfo) -> str:
+    """A traceback with the kinds of its exceptions, without their words."""
+    chain = [
+        f"{''.join(format_tb(error.__traceback__))}{type(error).__module__}.{type(error).__qualname__}"
+        for error in _causes(exc_info[1])
+    ]
+    return "\n\nafter:\n\n".join(chain)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:

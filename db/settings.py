@@ -21,6 +21,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from db.errors import SettingsError, Unreachable
 from db.instance import Instance, read_instance, running
 from db.registry import Registry, read_registry
+from db.secrets import VARIABLE as SECRETS
+from db.secrets import check_said_once, joined, secret_files, secret_folders
 
 HOME_NAME = ".bakeoff"
 DEFAULT_PROFILE = "demo"
@@ -68,6 +70,10 @@ class Settings(BaseSettings):
     )
     database_url: SecretStr | None = Field(None, description="postgresql://...; empty: the running `bakeoff up`.")
     redis_url: SecretStr | None = Field(None, description="redis://... or rediss://; empty: the running `bakeoff up`.")
+    database_password: SecretStr | None = Field(
+        None, description="Goes into a BAKEOFF_DATABASE_URL that has none; for secrets that come as files."
+    )
+    redis_password: SecretStr | None = Field(None, description="The same for BAKEOFF_REDIS_URL.")
     prepared_statements: bool = Field(
         default=True, description="Let Postgres keep statements' plans; `false` behind a pgbouncer older than 1.22."
     )
@@ -166,6 +172,9 @@ class Settings(BaseSettings):
 
     # The HTTP API (`bakeoff api`)
     api_host: str = Field("127.0.0.1", description="Address it listens on; others than loopback need a key first.")
+    api_first_key: SecretStr | None = Field(
+        None, description="A key with the scope admin that `bakeoff api` stores at its start where none was ever made."
+    )
     api_port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="Port it listens on.")
     api_workers: Annotated[int, Field(ge=1, le=64)] = Field(1, description="Processes that share the port.")
     api_threads: Annotated[int, Field(ge=1, le=200)] = Field(
@@ -202,6 +211,7 @@ class Settings(BaseSettings):
     )
 
     # The process
+    flower_password: SecretStr | None = Field(None, description="Of user bakeoff of `bakeoff flower`.")
     threads: Annotated[int, Field(ge=1, le=256)] | None = Field(
         None, description="CPU threads per model process; empty: cores divided by the workers that `up` starts."
     )
@@ -209,6 +219,9 @@ class Settings(BaseSettings):
         "auto", description="`auto`, `cpu`, `cuda:0` ...: where this worker's models run."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    log_content: bool = Field(
+        default=False, description="Let logs quote callers and models, where an error does; for hunting a fault."
+    )
     log_format: Literal["auto", "text", "json"] = Field("auto", description="`auto`: text on a terminal, else JSON.")
 
     @field_validator("selectors", "webhook_hosts", "webhook_networks", mode="before")
@@ -236,6 +249,12 @@ class Settings(BaseSettings):
         if value is not None and not value.get_secret_value().startswith(("redis://", "rediss://")):
             raise ValueError("must begin with redis:// or rediss://")
         return value
+
+    @model_validator(mode="after")
+    def _passwords_are_said_once(self) -> Settings:
+        check_said_once("BAKEOFF_DATABASE", self.database_url, self.database_password)
+        check_said_once("BAKEOFF_REDIS", self.redis_url, self.redis_password)
+        return self
 
     @model_validator(mode="after")
     def _limits_fit(self) -> Settings:
@@ -306,7 +325,7 @@ class Settings(BaseSettings):
     def dsn(self) -> str:
         """URL of Postgres, secrets included. Raises `Unreachable` where none is set and nothing runs here."""
         if self.database_url is not None:
-            return self.database_url.get_secret_value()
+            return joined(self.database_url, self.database_password)
         return self._of_the_running_instance("database_url", "BAKEOFF_DATABASE_URL")
 
     @property
@@ -314,7 +333,7 @@ class Settings(BaseSettings):
         """URL of Redis, secrets included. Raises `Unreachable` where none is set and nothing runs here."""
         if self.redis_url is None:
             return self._of_the_running_instance("redis_url", "BAKEOFF_REDIS_URL")
-        url = self.redis_url.get_secret_value()
+        url = joined(self.redis_url, self.redis_password)
         if url.startswith("rediss://") and "ssl_cert_reqs" not in url:  # Celery insists that it is said
             url += ("&" if "?" in url else "?") + "ssl_cert_reqs=required"
         return url
@@ -350,20 +369,22 @@ class Settings(BaseSettings):
 
 
 def unknown_variables() -> list[str]:
-    """`BAKEOFF_*` variables of the environment that no setting reads: usually a spelling mistake."""
-    known = {f"BAKEOFF_{name.upper()}" for name in Settings.model_fields} | {"BAKEOFF_WORKER"}
-    return sorted(name for name in os.environ if name.startswith("BAKEOFF_") and name not in known)
+    """`BAKEOFF_*` variables, and files of secrets, that no setting reads: usually a spelling mistake."""
+    known = {f"BAKEOFF_{name.upper()}" for name in Settings.model_fields} | {"BAKEOFF_WORKER", SECRETS}
+    given = {*os.environ, *(name.upper() for name in secret_files())}
+    return sorted(name for name in given if name.startswith("BAKEOFF_") and name not in known)
 
 
 @lru_cache(maxsize=1)
 def load_settings() -> Settings:
     """The settings of this process. Raises `SettingsError`, which names the variable and what it holds."""
     try:
-        return Settings()
+        return Settings(_secrets_dir=secret_folders() or None)
     except ValidationError as error:
         first = error.errors()[0]
         if not first["loc"]:
             raise SettingsError(str(first["msg"]).removeprefix("Value error, ") + ".") from None
         name = f"BAKEOFF_{str(first['loc'][0]).upper()}"
-        given = "***" if name.endswith("_URL") else repr(first.get("input"))  # it may hold a password
+        secret = "SecretStr" in str(Settings.model_fields[str(first["loc"][0])].annotation)
+        given = "***" if secret or name.endswith("_URL") else repr(first.get("input"))
         raise SettingsError(f"{name}={given}: {first['msg']}.") from None

@@ -70,7 +70,7 @@ def _each(connection: Connection, ids: Sequence[UUID], step: Callable[[Sequence[
         if problem is not None:
             reason = f"The task cannot be read ({type(problem).__name__}: {' '.join(str(problem).split())[:200]})."
             reject_tasks(connection, {task: {"code": InvalidRequest.code, "message": clean_text(reason)}})
-            log.warning(reason, action="task_unreadable", task=str(task))
+            log.warning("A task cannot be read", action="task_unreadable", task=str(task), said=reason)
 
 
 def _tried(connection: Connection, ids: Sequence[UUID], step: Callable[[Sequence[UUID]], None]) -> Exception | None:
@@ -170,7 +170,7 @@ def _start_planned(connection: Connection, settings: Settings, tasks: Sequence[P
 
 
 def _refusal(task: PendingTask, error: InvalidRequest) -> dict[str, str]:
-    log.info("Refused a task", action="task_refused", task=str(task.id), reason=str(error)[:LONGEST_REASON])
+    log.info("Refused a task", action="task_refused", task=str(task.id), said=str(error)[:LONGEST_REASON])
     return {"code": error.code, "message": clean_text(str(error))[:LONGEST_REASON]}
 
 

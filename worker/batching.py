@@ -144,7 +144,10 @@ def _call(backend: Backend, inputs: Sequence[Input]) -> _Call:
         if hopeless or count == 1:
             log.exception("A batch failed", action="batch_failed", model=backend.model.name, inputs=count)
         else:
-            log.warning(f"A batch is halved: {failure.message}", action="batch_halved", model=backend.model.name)
+            log.warning(
+                f"A batch is halved: {failure.code}",
+                action="batch_halved", model=backend.model.name, said=failure.message,
+            )  # fmt: skip
         return _Call([failure] * count, raised=True, hopeless=hopeless)
     return _Call([_told(answer) for answer in call.answers], hopeless=any(map(_is_last, call.answers)))
 

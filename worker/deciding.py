@@ -162,8 +162,8 @@ def _expect(subtask: ToJudge) -> Expect | None:
         return Expect.model_validate(subtask.expect)
     except ValidationError as error:
         log.warning(
-            f"What the subtask expects is not understood, and not checked: {error.errors()[0]['msg']}",
-            action="expect_unknown", subtask=str(subtask.id),
+            "What the subtask expects is not understood, and not checked",
+            action="expect_unknown", subtask=str(subtask.id), said=error.errors()[0]["msg"],
         )  # fmt: skip
         return None
 

@@ -180,7 +180,7 @@ class _Sitting:
             lambda connection: judge_failed(connection, self._claim.token, [subtask.id], reason, delay, charged=charged)
         )
         if suspended:
-            log.error(f"{subtask.judge} is suspended: {reason}", action="judge_suspended", judge=subtask.judge)
+            log.error(f"{subtask.judge} is suspended", action="judge_suspended", judge=subtask.judge, said=reason)
         return not suspended
 
     def _goes_on(self, subtask: ToJudge, reason: str) -> bool:
@@ -189,8 +189,9 @@ class _Sitting:
             return False
         self._write(partial(ask_next_judge, token=self._claim.token, subtask=subtask.id, error=reason))
         log.warning(
-            f"{subtask.judge} failed, {subtask.next_judges[0]} is asked next: {reason}",
+            f"{subtask.judge} failed, {subtask.next_judges[0]} is asked next",
             action="judge_relayed", judge=subtask.judge, task=str(subtask.task_id), subtask=str(subtask.id),
+            said=reason,
         )  # fmt: skip
         return True
 

@@ -73,7 +73,7 @@ def plan(process: ModelProcess, thought: Thought) -> Store:
         said = [text[:LONGEST] for text in getattr(error, "written", ())]
         reasons = {"code": error.code, "message": clean_text(str(error))[:1000], "reasons": list(error.reasons)[:50]}
         kept = clean_json({**stored, "written": [*(stored.get("written") or []), *said]})
-        log.info("A plan was refused", action="plan_refused", task=str(thought.id), reason=str(error)[:1000])
+        log.info("A plan was refused", action="plan_refused", task=str(thought.id), said=str(error)[:1000])
         return lambda connection: refuse_plan(connection, thought, clean_json(reasons), kept)
     return lambda connection: store_plan(connection, thought, clean_json(stored))
 
@@ -144,6 +144,6 @@ def _ranked(
         try:
             rankings[entry.name] = rank_models(process.backend(asks), thought.request, entry, able)
         except (WritingError, Unreachable) as error:  # other selectors choose then
-            log.warning(f"Models were not ranked: {error}", action="ranking_failed", task=str(thought.id))
+            log.warning("Models were not ranked", action="ranking_failed", task=str(thought.id), said=str(error))
             rankings[entry.name] = []
     return rankings[entry.name]

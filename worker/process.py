@@ -218,7 +218,7 @@ def this_process() -> ModelProcess:
 def _start_child(**_: object) -> None:
     settle_in()
     settings = load_settings()
-    configure_logging(settings.log_level, settings.log_format)
+    configure_logging(settings.log_level, settings.log_format, content=settings.log_content)
     role = WorkerRole.of_this_process()
     if role is not None and role.computes:
         process = this_process()

@@ -205,7 +205,10 @@ def _end_early(process: ModelProcess, model: str, token: UUID, last: Failure) ->
     """Give back what was not tried, uncharged; a process whose device is lost ends, a fresh one starts."""
     with transaction(process.engine) as connection:
         returned = give_back(connection, Leased.CANDIDATE, token)
-    log.warning(last.message, action="message_ended_early", model=model, given_back=returned)
+    log.warning(
+        f"A message ended early: {last.code}",
+        action="message_ended_early", model=model, given_back=returned, said=last.message,
+    )  # fmt: skip
     if last.code == DEVICE_LOST:
         log.error("This process can use its device no more: a fresh one starts", action="process_unusable", model=model)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -300,5 +303,7 @@ def _tell(model: str, results: Sequence[Result], stored: set[UUID]) -> None:
         if result.id not in stored:
             log.info(f"{model}: too late", action="result_too_late", model=model, candidate=str(result.id))
         elif result.error is not None:
-            message = result.error["message"]
-            log.info(f"{model}: {message}", action="candidate_failed", model=model, candidate=str(result.id))
+            log.info(
+                f"{model}: {result.error['code']}",
+                action="candidate_failed", model=model, candidate=str(result.id), said=result.error["message"],
+            )  # fmt: skip

@@ -20,7 +20,6 @@ from db.engine import make_engine
 from db.logs import configure_logging
 from db.settings import Settings, load_settings
 from scheduler.api import (
-    annotation,
     attachments,
     chat,
     curation,
@@ -35,6 +34,7 @@ from scheduler.api import (
 from scheduler.api.access import Access
 from scheduler.api.edge import Edge
 from scheduler.api.hub import Hub
+from scheduler.api.pages import annotation, assets, home
 from scheduler.api.services import Services
 from scheduler.api.webhooks import Deliverer
 
@@ -56,7 +56,7 @@ def make_app(settings: Settings | None = None) -> FastAPI:
     one_of_several = settings is None
     if settings is None:
         settings = load_settings()
-        configure_logging(settings.log_level, settings.log_format)
+        configure_logging(settings.log_level, settings.log_format, content=settings.log_content)
     engine = make_engine(settings.dsn, application="api", pool_size=settings.api_threads)
     hub = Hub(settings.dsn, engine)
     deliverer = Deliverer(settings, engine)
@@ -92,8 +92,10 @@ def make_app(settings: Settings | None = None) -> FastAPI:
     app.state.figures = metrics.Figures(app.state.services)
     app.add_middleware(Edge, settings=settings)
     problems.install(app)
-    for part in (tasks, attachments, events, models, preferences, chat, curation, health, metrics, annotation):
+    for part in (tasks, attachments, events, models, preferences, chat, curation, health, metrics):
         app.include_router(part.router)
+    for pages in (assets, home, annotation):
+        app.include_router(pages.router)
     _describe(app)
     return app
 
