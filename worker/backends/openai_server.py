@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import httpx
 import tenacity
 
 from db.errors import SettingsError, Unreachable
+from db.secrets import secret_of
 from db.states import ErrorKind
 from worker.backends import BadInput, Failure, failure_from
 
@@ -153,12 +153,13 @@ class Server:
 def _api_key(name: str, source: ServerSource) -> str:
     if source.api_key_env is None:
         return ""
-    try:
-        return os.environ[source.api_key_env]
-    except KeyError:
+    key = secret_of(source.api_key_env)
+    if key is None:
         raise SettingsError(
-            f"models.{name}.source.api_key_env names {source.api_key_env}, which is not set in this environment."
-        ) from None
+            f"models.{name}.source.api_key_env names {source.api_key_env}, which is neither set in this environment "
+            "nor a file in a folder of BAKEOFF_SECRETS."
+        )
+    return key
 
 
 def _pause(state: tenacity.RetryCallState) -> float:
