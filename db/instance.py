@@ -66,6 +66,7 @@ class Instance(BaseModel):
     blob_url: str = ""  # where attachments are, if not in the home folder
     database_url: str = Field(repr=False)
     redis_url: str = Field(repr=False)
+    api_url: str | None = None
     flower_url: str | None = None
     flower_user: str | None = None
     flower_password: str | None = Field(default=None, repr=False)

@@ -57,7 +57,7 @@ class Installation:
         """Start; `wait_until_ready` says when it can work."""
         self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._process = subprocess.Popen(
-            [*_CLI, "up", "--profile", self.profile],
+            [*_CLI, "up", "--no-api", "--profile", self.profile],
             env=environment(os.environ, self.home),
             cwd=_ROOT,
             stdin=subprocess.DEVNULL,

@@ -13,6 +13,7 @@ import typer
 from db.errors import RefusedNow
 from db.settings import Settings, load_settings, unknown_variables
 from scheduler.cli.output import console
+from scheduler.local.files import http_url
 
 if TYPE_CHECKING:
     import uvicorn
@@ -57,8 +58,7 @@ def api_command(
         timeout_graceful_shutdown=int(settings.stop_seconds),
     )
     listening = listen(config)
-    address, port = listening.getsockname()[:2]
-    console.print(f"The API listens on http://{f'[{address}]' if ':' in address else address}:{port}", soft_wrap=True)
+    console.print(f"The API listens on {http_url(*listening.getsockname()[:2])}", soft_wrap=True)
     sys.stdout.flush()
     if several:
         from uvicorn.supervisors import Multiprocess

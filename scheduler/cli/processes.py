@@ -42,8 +42,9 @@ def up_command(
         str | None, typer.Option(help="Models of the registry to run; default: BAKEOFF_PROFILE.")
     ] = None,
     flower: Annotated[bool, typer.Option("--flower/--no-flower", help="Run Flower too.")] = True,
+    api: Annotated[bool, typer.Option("--api/--no-api", help="Run the HTTP API and its pages too.")] = True,
 ) -> None:
-    """Start everything on this machine: servers, scheduler, a worker per model, judge, Flower. Ctrl-C stops it."""
+    """Start everything on this machine: servers, scheduler, a worker per model, judge, API, Flower. Ctrl-C stops it."""
     from scheduler.local.up import run_up
 
     settings = load_settings()
@@ -52,7 +53,7 @@ def up_command(
     check_limits(settings, registry)
     for model, error in pull(settings, list(registry.models.values())):
         _echo(f"{model.name} starts without its weights: {error}")
-    raise typer.Exit(run_up(settings, profile, flower=flower, echo=_echo))
+    raise typer.Exit(run_up(settings, profile, flower=flower, api=api, echo=_echo))
 
 
 def _warn_of_typos() -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 FLOWER_USER = "bakeoff"
 FLOWER_TASKS = 5000
+FLOWER_COLUMNS = "name,kwargs,state,received,runtime,worker,uuid"  # the arguments say task, subtask and model
 GIVE_BACK_SECONDS = 10.0  # that a worker may take, after BAKEOFF_STOP_SECONDS, to give back what it could not finish
 
 
@@ -38,6 +39,7 @@ class ChildSpec:
     models: tuple[str, ...] = ()
     roles: tuple[str, ...] = ()  # judge, planner, integrator
     reports: bool = False  # says by heartbeat when it is ready
+    answers_at: tuple[str, int] | None = None  # where it listens once it is ready
     stop_rank: int = 0  # at the end the lower ranks stop first
     grace: float = 10.0  # seconds from SIGTERM to SIGKILL
 
@@ -167,6 +169,7 @@ def flower_spec(port: int, password: str, *, app: str = "worker.app") -> ChildSp
         "--persistent=False",
         f"--max_tasks={FLOWER_TASKS}",
         "--purge_offline_workers=300",
+        f"--tasks_columns={FLOWER_COLUMNS}",
     ]
     return ChildSpec(
         name="flower",
@@ -174,6 +177,16 @@ def flower_spec(port: int, password: str, *, app: str = "worker.app") -> ChildSp
         environment={"FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{password}", "FLOWER_UNAUTHENTICATED_API": "false"},
         stop_rank=2,
         grace=5.0,
+    )
+
+
+def api_spec(host: str, port: int, stop_seconds: float = 20.0) -> ChildSpec:
+    """The HTTP API and its pages. It stops with the workers: what it accepted is in Postgres."""
+    return ChildSpec(
+        name="api",
+        command=_bakeoff("api", "--host", host, "--port", str(port)),
+        answers_at=({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port),  # noqa: S104 - everywhere is here, too
+        grace=stop_seconds + GIVE_BACK_SECONDS,
     )
 
 

@@ -60,6 +60,20 @@ def port_is_free(port: int) -> bool:
         return True
 
 
+def http_url(host: str, port: int) -> str:
+    """The address of a server, for people and clients."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def answers(address: tuple[str, int]) -> bool:
+    """Whether somebody listens at this address."""
+    try:
+        socket.create_connection(address, timeout=1.0).close()
+    except OSError:
+        return False
+    return True
+
+
 def free_port() -> int:
     """A port of 127.0.0.1 that nobody listens on."""
     for port in random.sample(_PORTS, 200):
@@ -70,8 +84,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def remembered_port(path: Path) -> int:
-    """The port in this file when it is free, otherwise another one, which the file then remembers."""
+def remembered_port(path: Path, preferred: int = 0) -> int:
+    """The preferred port, or the one in this file, whichever is free; otherwise another, which the file remembers."""
+    if preferred and port_is_free(preferred):
+        return preferred
     try:
         port = int(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):

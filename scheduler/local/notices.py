@@ -27,6 +27,7 @@ def summary(instance: Instance, *, home: Path, logs: Path, ours: Sequence[str]) 
     flower = "not started"
     if instance.flower_url:
         flower = f"{instance.flower_url}  user {instance.flower_user}  password {instance.flower_password}"
+    api = f"{instance.api_url}  (tasks and results in a browser; /openapi.json)" if instance.api_url else "not started"
     names = ", ".join(child.name for child in instance.children)
     return "\n".join(
         (
@@ -34,6 +35,7 @@ def summary(instance: Instance, *, home: Path, logs: Path, ours: Sequence[str]) 
             "",
             f"  Postgres  {database}",
             f"  Redis     {redis}",
+            f"  API       {api}",
             f"  Flower    {flower}",
             f"  Data      {home}  (kept when it stops)",
             f"  Logs      {logs}  ({names})",

@@ -51,8 +51,12 @@ class Supervisor:
         models_file: str = "",
         blob_url: str = "",
         flower: bool = False,
+        api: Callable[[], ChildSpec] | None = None,
     ) -> None:
-        """`states` says by process id what the workers report; `check` may refuse before anything starts."""
+        """`states` says by process id what the workers report; `check` may refuse before anything starts.
+
+        `api` is asked for the API's process when the home folder is ours.
+        """
         self.home = home.absolute()
         self.logs = self.home / "logs"
         self._specs = list(children)
@@ -67,6 +71,7 @@ class Supervisor:
         self._check = check
         self._facts = {"profile": profile, "models_file": models_file, "blob_url": blob_url}
         self._flower = flower
+        self._api = api
         self._children: list[Child] = []
         self._instance: Instance | None = None
         self._stops = 0  # how many times somebody asked
@@ -104,6 +109,7 @@ class Supervisor:
             **self._facts,
             database_url=urls["database"],
             redis_url=urls["redis"],
+            **self._prepare_api(),
             **self._prepare_flower(),
         )
         environment = {
@@ -132,6 +138,13 @@ class Supervisor:
             if self._stops:
                 return False
         return True
+
+    def _prepare_api(self) -> dict[str, str]:
+        if self._api is None:
+            return {}
+        spec = self._api()
+        self._specs.append(spec)
+        return {"api_url": files.http_url(*spec.answers_at)} if spec.answers_at else {}
 
     def _prepare_flower(self) -> dict[str, str]:
         if not self._flower:
@@ -189,10 +202,12 @@ class Supervisor:
 
     def _look(self) -> None:
         """Say once that everything is ready, and what is broken when it breaks."""
-        reporting = [child for child in self._children if child.spec.reports]
+        reporting = [child for child in self._children if child.spec.reports or child.spec.answers_at]
         states = self._states(self._instance.database_url) if self._instance and reporting else {}
         for child in reporting:
             state = next((states[pid] for pid in sorted(child.pids()) if pid in states), "starting")
+            if child.spec.answers_at and child.alive() and files.answers(child.spec.answers_at):
+                state = "ready"
             if state != "ready" and child.backoff.failures >= _GIVEN_UP_AFTER:
                 state = f"broken: {last_lines(child.log) or 'it ends at once'}"
             before = self._reported.get(child.spec.name, "")

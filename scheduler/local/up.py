@@ -17,7 +17,8 @@ from db.errors import BakeoffError, RefusedNow
 from db.registry import read_registry
 from db.states import WorkerState
 from db.workers import live_workers
-from scheduler.local.children import children_of, threads_per_worker
+from scheduler.local.children import api_spec, children_of, threads_per_worker
+from scheduler.local.files import remembered_port
 from scheduler.local.instance import forget_instance, only_up, stop_leftovers, supervisor_of
 from scheduler.local.memory import refuse_if_too_large
 from scheduler.local.servers import EmbeddedPostgres, EmbeddedRedis
@@ -31,14 +32,21 @@ if TYPE_CHECKING:
     from db.settings import Settings
     from scheduler.local.children import ChildSpec
 
-# Postgres, Valkey, scheduler, intake and Flower when idle; a model's worker is in its memory_mb.
-BESIDE_MB = 500
+# Postgres, Valkey, scheduler, intake, API and Flower when idle; a model's worker is in its memory_mb.
+BESIDE_MB = 600
 
 _DOWN_TIMEOUT = 150.0  # seconds; the graces of everything that is stopped in turn are less
 _HEARD_WITHIN = 30.0  # seconds since a worker's last heartbeat
 
 
-def run_up(settings: Settings, profile: str | None = None, *, flower: bool = True, echo: Callable[[str], None]) -> int:
+def run_up(
+    settings: Settings,
+    profile: str | None = None,
+    *,
+    flower: bool = True,
+    api: bool = True,
+    echo: Callable[[str], None],
+) -> int:
     """Run until Ctrl-C, SIGTERM or `bakeoff down`; returns the exit code.
 
     An explicit `database_url` or `redis_url` wins over the embedded server, each on its own. Raises `BakeoffError`:
@@ -60,6 +68,7 @@ def run_up(settings: Settings, profile: str | None = None, *, flower: bool = Tru
         database=database_url.get_secret_value() if database_url else EmbeddedPostgres(home / "postgres"),
         redis=redis_url.get_secret_value() if redis_url else EmbeddedRedis(home / "redis"),
         flower=flower,
+        api=(lambda: _api_spec(settings, home)) if api else None,
         check=lambda: refuse_if_too_large(models, beside_mb=BESIDE_MB),
         migrate=migrate.upgrade,
         states=worker_states,
@@ -112,6 +121,11 @@ def child_environment(settings: Settings, profile: str, specs: Sequence[ChildSpe
         "BAKEOFF_THREADS": str(threads),
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def _api_spec(settings: Settings, home: Path) -> ChildSpec:
+    """On the port of the settings, or where somebody else has that one on a port of this home."""
+    return api_spec(settings.api_host, remembered_port(home / "api.port", settings.api_port), settings.stop_seconds)
 
 
 def worker_states(database_url: str) -> dict[int, str]:

@@ -35,7 +35,8 @@ class Up:
     @property
     def environment(self) -> dict[str, str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("BAKEOFF_")}
-        quick = {"BAKEOFF_LEASE_SECONDS": "6", "BAKEOFF_LOST_AFTER": "2", "BAKEOFF_SETTLE_SECONDS": "10"}
+        quick = {"BAKEOFF_LEASE_SECONDS": "6", "BAKEOFF_LOST_AFTER": "2", "BAKEOFF_SETTLE_SECONDS": "10",
+                 "BAKEOFF_API_PORT": "0"}  # fmt: skip
         return {**clean, **quick, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
 
     def start(self) -> None:
@@ -95,15 +96,21 @@ def test_up_works_shows_itself_in_flower_and_stops(up: Up) -> None:
 
     story = submit(up, "hello")
     from_sql = up.run("sql", "select answer from results", "--json").json
-    flower, user = up.instance.flower_url, (up.instance.flower_user, up.instance.flower_password)
+    api, flower, user = (
+        up.instance.api_url,
+        up.instance.flower_url,
+        (up.instance.flower_user, up.instance.flower_password),
+    )
     refused = httpx.get(f"{flower}/api/workers")
     workers = httpx.get(f"{flower}/api/workers?refresh=1", auth=user, timeout=30).json()
     tasks = httpx.get(f"{flower}/api/tasks", auth=user, timeout=30).json()
+    listed = httpx.get(f"{api}/v1/tasks", timeout=30).json()
     pids = up.pids()
     down = up.run("down")
 
     assert story["answer"] == "beta says more: hello"
     assert from_sql == [{"answer": "beta says more: hello"}]
+    assert [task["task_id"] for task in listed["tasks"]] == [story["id"]]
     assert refused.status_code == 401
     assert {"alpha", "beta", "gamma", "judge", "intake"} <= {name.partition("@")[0] for name in workers}
     runs = [task for task in tasks.values() if task["name"] == "bakeoff.run_candidates"]
@@ -113,7 +120,7 @@ def test_up_works_shows_itself_in_flower_and_stops(up: Up) -> None:
     assert all(story["id"] in run["kwargs"] for run in runs)
     assert down.code == 0
     wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids), 10)
-    assert all(secret in up.printed() for secret in (flower, user[1]))
+    assert all(secret in up.printed() for secret in (api, flower, user[1]))
 
 
 def test_up_goes_on_after_a_kill_with_what_it_had_stored(up: Up) -> None:

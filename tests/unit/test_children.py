@@ -10,7 +10,7 @@ from db.errors import RefusedNow
 from db.registry import Registry, parse_registry
 from scheduler.local import memory
 from scheduler.local.backoff import Backoff
-from scheduler.local.children import children_of, flower_spec, threads_per_worker
+from scheduler.local.children import api_spec, children_of, flower_spec, threads_per_worker
 from scheduler.local.notices import masked
 
 if TYPE_CHECKING:
@@ -67,8 +67,11 @@ def test_a_judge_that_asks_nobody_has_a_process_of_its_own() -> None:
 
 
 def test_workers_stop_before_the_scheduler_and_flower_last() -> None:
-    ranks = {spec.name: spec.stop_rank for spec in [*children_of(a_registry(), "small"), flower_spec(1, "x")]}
-    assert ranks["worker-reader"] == ranks["intake"] < ranks["scheduler"] < ranks["flower"]
+    ranks = {
+        spec.name: spec.stop_rank
+        for spec in [*children_of(a_registry(), "small"), api_spec("::", 2), flower_spec(1, "x")]
+    }
+    assert ranks["worker-reader"] == ranks["intake"] == ranks["api"] < ranks["scheduler"] < ranks["flower"]
 
 
 def test_flower_keeps_its_password_off_the_command_line_and_changes_nothing() -> None:
@@ -76,6 +79,16 @@ def test_flower_keeps_its_password_off_the_command_line_and_changes_nothing() ->
     assert not any("pass-word" in part for part in spec.command)
     assert spec.environment["FLOWER_BASIC_AUTH"] == "bakeoff:pass-word"
     assert {"--read_only=True", "--max_tasks=5000", "--address=127.0.0.1"} <= set(spec.command)
+
+
+@pytest.mark.parametrize(
+    ("host", "asked"),
+    [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::", "::1")],  # noqa: S104
+)
+def test_whether_the_api_answers_is_asked_where_it_listens(host: str, asked: str) -> None:
+    spec = api_spec(host, 8000)
+    assert spec.answers_at == (asked, 8000)
+    assert spec.command[-4:] == ("--host", host, "--port", "8000")
 
 
 def test_models_that_fit_are_summed_up() -> None:
