@@ -35,7 +35,7 @@ def why(task: Mapping[str, Any], around: Surroundings) -> str:
     sentence = _waits(task, state, around)
     deadline = task["deadline_in"]
     if deadline is not None:
-        sentence += f" Its deadline is in {_span(deadline)}." if deadline > 0 else " Its deadline has passed."
+        sentence += f" Its deadline is in {span(deadline)}." if deadline > 0 else " Its deadline has passed."
     return sentence if around.scheduler else f"No scheduler works (start `bakeoff scheduler`); beyond that: {sentence}"
 
 
@@ -50,7 +50,7 @@ def _waits(task: Mapping[str, Any], state: TaskState, around: Surroundings) -> s
     if state is TaskState.PENDING:
         starts = task["starts_in"]
         if starts is not None and starts > 0:
-            return f"It waits for its run_at, in {_span(starts)}."
+            return f"It waits for its run_at, in {span(starts)}."
         return "It waits for a scheduler to look at it."
     if state in THINKERS:
         return _thinks(task, state, around)
@@ -70,7 +70,7 @@ def _thinks(task: Mapping[str, Any], state: TaskState, around: Surroundings) -> 
         return f"It waits to be {does}, and no worker does that: start `bakeoff worker --{who}`."
     if (task["due_in"] or 0) > 0:
         reason = (task["error"] or {}).get("message", "its process was lost")
-        return f"It waits to be {does}, tried again in {_span(task['due_in'])} ({reason})."
+        return f"It waits to be {does}, tried again in {span(task['due_in'])} ({reason})."
     return f"It waits to be {does}; " + ("its message is on the queue." if task["sent"] else "its turn has not come.")
 
 
@@ -109,13 +109,13 @@ def _candidates(candidates: Sequence[Mapping[str, Any]], around: Surroundings) -
             continue
         away = _away(name, around)
         if away:
-            wait = f"; after {_span(around.bind_wait)} another model is asked, where there is one"
+            wait = f"; after {span(around.bind_wait)} another model is asked, where there is one"
             yield f"{name}, which {away}{wait}"
         elif candidate["status"] == "sent":
-            yield f"{name}, sent {_span(candidate['sent'] or 0)} ago and not taken yet"
+            yield f"{name}, sent {span(candidate['sent'] or 0)} ago and not taken yet"
         elif (candidate["due_in"] or 0) > 0:
             reason = (candidate["error"] or {}).get("message", "its message was lost")
-            yield f"{name}, tried again in {_span(candidate['due_in'])} ({reason})"
+            yield f"{name}, tried again in {span(candidate['due_in'])} ({reason})"
         else:
             yield f"{name}, whose queue is full"
 
@@ -134,13 +134,13 @@ def _judge_alone(subtask: Mapping[str, Any], around: Surroundings) -> str:
     row = around.judges.get(name, HEALTHY)
     if row["status"] == ModelState.SUSPENDED:
         after = next((one for one in subtask["next_judges"] if _state(around.judges, one) == "active"), None)
-        then = f"{after} is asked instead" if after else f"it is probed in {_span(row['probe_in'])}"
+        then = f"{after} is asked instead" if after else f"it is probed in {span(row['probe_in'])}"
         return f"waits for judge {name}, which is suspended ({row['reason']}); {then}"
     if "judge" not in around.live:
         return f"waits for judge {name}, and no worker judges: start `bakeoff worker --judge`"
     if (subtask["due_in"] or 0) > 0:
         reason = (subtask["error"] or {}).get("message", "its process was lost")
-        return f"waits for judge {name}, asked again in {_span(subtask['due_in'])} ({reason})"
+        return f"waits for judge {name}, asked again in {span(subtask['due_in'])} ({reason})"
     return f"waits for judge {name}, on whose queue it is"
 
 
@@ -151,7 +151,7 @@ def _away(model: str, around: Surroundings) -> str:
     if row["status"] == ModelState.PAUSED:
         return f"is paused ({row['reason']})" if row["reason"] else "is paused"
     if row["status"] == ModelState.SUSPENDED:
-        return f"is suspended ({row['reason']}) and probed in {_span(row['probe_in'])}"
+        return f"is suspended ({row['reason']}) and probed in {span(row['probe_in'])}"
     if entry is None:
         return "is not in this registry"
     if entry.queue not in around.live:
@@ -167,7 +167,7 @@ def _list(parts: Sequence[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{'; '.join(parts[:-1])}; and {parts[-1]}"
 
 
-def _span(seconds: float | None) -> str:
+def span(seconds: float | None) -> str:
     """A length of time for people."""
     value = max(0.0, seconds or 0.0)
     for size, name in ((86400, "d"), (3600, "h"), (60, "min")):

@@ -51,6 +51,16 @@ class Caller:
         """Whether a task of this source is theirs to see."""
         return self.source is None or self.source == source
 
+    def may(self, scope: Scope) -> bool:
+        """Whether what needs this scope is open to them."""
+        return self.key is None or self.key.may(scope)
+
+    def check_may(self, scope: Scope) -> None:
+        """Raise `Forbidden` where it is not."""
+        if self.key is not None and not self.key.may(scope):
+            held = ", ".join(self.key.scopes)
+            raise Forbidden(f"This needs a key with the scope {scope}; this one has: {held}.")
+
     def source_of(self, said: str | None) -> str:
         """The source of a task that they store. Raises `Forbidden` where their key is bound to another."""
         if self.source is not None and said not in {None, self.source}:
@@ -160,9 +170,7 @@ async def _caller(request: Request, credentials: Bearer) -> Caller:
 
 def _needs(scope: Scope) -> Callable[..., Awaitable[Caller]]:
     async def check(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
-        if caller.key is not None and not caller.key.may(scope):
-            held = ", ".join(caller.key.scopes)
-            raise Forbidden(f"This needs a key with the scope {scope}; this one has: {held}.")
+        caller.check_may(scope)
         return caller
 
     return check

@@ -1,30 +1,19 @@
 """Annotation in a browser: the next group of a set, blind, as a form that needs no script.
 
-What is shown and stored is `scheduler.annotating.blind`'s, as on the command line. A browser sends no Bearer header, so
-these pages take HTTP Basic: the annotator's name, and a key as the password. A browser sends that along with whatever
-another site makes it post, so a form must come from a page of ours.
+What is shown and stored is `scheduler.annotating.blind`'s, as on the command line.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 import re
-import secrets
-from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
-from urllib.parse import parse_qsl, quote, urlencode
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated
+from urllib.parse import quote, urlencode
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request, Response
-from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
-from fastapi.routing import APIRoute
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from fastapi.responses import StreamingResponse
 
 from db.annotations import annotated, find_set, set_names, shares
 from db.blobs import Artifact, artifacts_of
@@ -32,47 +21,13 @@ from db.engine import transaction
 from db.errors import BakeoffError, InvalidRequest, NotFound
 from db.keys import Scope
 from scheduler.annotating.blind import Shown, annotator_name, next_group, skip_group, store_scores, undo
-from scheduler.api.access import Access, Caller
 from scheduler.api.attachments import HARMLESS, read_attachment
-from scheduler.api.problems import Forbidden, answer_to
+from scheduler.api.pages.base import Form, Page, Visitor, back, check_ours, page, refuse_bound, visitor_of
 from scheduler.api.services import Services, Shared
 
-MOST_FIELDS = 1000  # of a form: 26 items by 20 criteria are 520
 FIELD = re.compile(r"([1-9][0-9]?)\.(.+)")  # of a form: an item's place and a criterion
-BASIC = 'Basic realm="bakeoff annotation: your name, and a key as the password", charset="UTF-8"'
-
-_ENVIRONMENT = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"), undefined=StrictUndefined, autoescape=True,
-    trim_blocks=True, lstrip_blocks=True,
-)  # fmt: skip
-
-
-class Page(APIRoute):
-    """An endpoint whose errors are pages, too."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """See FastAPI."""
-        serve = super().get_route_handler()
-
-        async def served(request: Request) -> Response:
-            try:
-                return await serve(request)
-            except (BakeoffError, DBAPIError, PoolTimeout) as error:
-                return _refused(request, error)
-
-        return served
-
 
 router = APIRouter(prefix="/annotate", route_class=Page, include_in_schema=False)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Visitor:
-    """Who looks at a page. `signed`: the name came with the key, so no address has to carry it."""
-
-    caller: Caller
-    annotator: str  # empty: not said yet
-    signed: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,56 +39,26 @@ class File:
     address: str
 
 
-async def _visitor(request: Request, annotator: str = "") -> Visitor:
-    scheme, _, said = request.headers.get("authorization", "").partition(" ")
-    user, token = _basic(said) if scheme.lower() == "basic" else ("", said.strip() or None)
-    access: Access = request.app.state.access
-    caller = await access.caller(request, token)
-    if caller.key is not None and not caller.key.may(Scope.SUBMIT):
-        raise Forbidden(f"To annotate takes a key with the scope {Scope.SUBMIT}.")
-    if caller.source is not None:
-        raise Forbidden("A set shows what every source asked; this key is bound to one. Annotate with another key.")
-    signed = caller.key is not None and bool(user.strip())
-    name = user if signed else annotator
-    return Visitor(caller=caller, annotator=annotator_name(name) if name.strip() else "", signed=signed)
+def _annotator(visitor: Annotated[Visitor, Depends(visitor_of)], annotator: str = "") -> Visitor:
+    """Who annotates: the name that was signed, else the one that the address carries."""
+    visitor.caller.check_may(Scope.SUBMIT)
+    refuse_bound(visitor)
+    named = not visitor.signed and bool(annotator.strip())
+    return replace(visitor, annotator=annotator_name(annotator)) if named else visitor
 
 
-def _basic(said: str) -> tuple[str, str | None]:
-    """Name and key of HTTP Basic; no key where it is not well formed."""
-    try:
-        user, _, key = base64.b64decode(said, validate=True).decode().partition(":")
-    except (binascii.Error, ValueError):
-        return "", None
-    return user, key
-
-
-Looking = Annotated[Visitor, Depends(_visitor)]
+Looking = Annotated[Visitor, Depends(_annotator)]
 
 
 def _poster(request: Request, visitor: Looking) -> Visitor:
-    """Who posts a form of ours. Raises `Forbidden` for one of another site, `InvalidRequest` where nobody is named."""
-    headers = request.headers
-    came = headers.get("origin") or headers.get("referer", "")
-    same = came.partition("://")[2].partition("/")[0].lower() == headers.get("host", "").lower()
-    if site := headers.get("sec-fetch-site"):  # a proxy may have changed the host, and nobody this
-        same = site == "same-origin"
-    if not same and not headers.get("authorization", "").lower().startswith("bearer "):
-        raise Forbidden("This form was not sent by a page of this server; open the set's page and send it there.")
+    """Who posts a form of ours. Raises `InvalidRequest` where nobody is named."""
+    check_ours(request)
     if not visitor.annotator:
         raise InvalidRequest("annotator: nobody is named; add ?annotator=NAME to the address.")
     return visitor
 
 
-async def _form(request: Request) -> dict[str, str]:
-    try:
-        fields = parse_qsl((await request.body()).decode(), keep_blank_values=True, max_num_fields=MOST_FIELDS)
-    except ValueError:
-        raise InvalidRequest(f"The body is no form of at most {MOST_FIELDS} fields in UTF-8.") from None
-    return dict(fields)
-
-
 Posting = Annotated[Visitor, Depends(_poster)]
-Form = Annotated[dict[str, str], Depends(_form)]
 
 
 @router.get("")
@@ -152,7 +77,7 @@ def skip(name: str, visitor: Posting, form: Form, shared: Shared) -> Response:
             skip_group(connection, find_set(connection, name), visitor.annotator, _group(form))
     except InvalidRequest as error:
         return _group_page(shared, visitor, name, error=error, status=422)
-    return _back(name, visitor)
+    return back(_address(name, visitor))
 
 
 @router.post("/{name:path}/undo")
@@ -165,7 +90,7 @@ def undo_last(name: str, visitor: Posting, shared: Shared) -> Response:
         except NotFound as error:
             nothing = error
         else:
-            return _back(name, visitor)
+            return back(_address(name, visitor))
     return _group_page(shared, visitor, name, error=nothing, status=404)
 
 
@@ -195,7 +120,7 @@ def store(name: str, visitor: Posting, form: Form, shared: Shared) -> Response:
             store_scores(connection, to_score, visitor.annotator, _group(form), _scores(form))
     except InvalidRequest as error:
         return _group_page(shared, visitor, name, error=error, typed=form, status=422)
-    return _back(name, visitor)
+    return back(_address(name, visitor))
 
 
 def _group(form: Mapping[str, str]) -> UUID:
@@ -244,9 +169,10 @@ def _group_page(
     if shown is not None and typed is not None and typed.get("group") == str(shown.group):
         values = dict(typed)
     captions = [] if shown is None else shown.input.get("captions") or []
-    return _html(
-        "group.html.j2",
-        status,
+    return page(
+        "annotation/group.html.j2",
+        visitor,
+        status=status,
         set=name,
         annotator=visitor.annotator,
         done=done,
@@ -285,43 +211,9 @@ def _sets(shared: Services, visitor: Visitor, names: list[str]) -> Response:
             groups = annotated(connection, find_set(connection, name).id)
         done, wanted = sum(len(group.annotations) for group in groups), sum(group.wanted for group in groups)
         found.append({"name": name, "address": _address(name, visitor), "done": done, "wanted": wanted})
-    return _html("sets.html.j2", 200, found=found, annotator=visitor.annotator, signed=visitor.signed)
+    return page("annotation/sets.html.j2", visitor, found=found, annotator=visitor.annotator, signed=visitor.signed)
 
 
 def _address(name: str, visitor: Visitor, *parts: str) -> str:
     path = "/".join(["/annotate", *([quote(name, safe="")] if name else []), *parts])
     return path if visitor.signed or not visitor.annotator else f"{path}?{urlencode({'annotator': visitor.annotator})}"
-
-
-def _back(name: str, visitor: Visitor) -> Response:
-    return RedirectResponse(_address(name, visitor), 303, {"Cache-Control": "no-store"})
-
-
-def _refused(request: Request, error: Exception) -> Response:
-    """The page of an error: status, sentence and headers are those of its problem document."""
-    problem = answer_to(request, error)
-    headers = {key: problem.headers[key] for key in ("Retry-After",) if key in problem.headers}
-    if problem.status_code == 401:
-        headers["WWW-Authenticate"] = BASIC
-    said = json.loads(bytes(problem.body))
-    return _html("refused.html.j2", problem.status_code, headers, title=said["title"], detail=said["detail"])
-
-
-def _html(template: str, status: int, headers: Mapping[str, str] | None = None, **context: Any) -> HTMLResponse:
-    """A page that runs nothing, loads nothing from elsewhere, and is framed and kept by nobody."""
-    nonce = secrets.token_urlsafe(16)
-    policy = (
-        f"default-src 'none'; style-src 'nonce-{nonce}'; img-src 'self'; media-src 'self'; form-action 'self'; "
-        "base-uri 'none'; frame-ancestors 'none'"
-    )
-    return HTMLResponse(
-        _ENVIRONMENT.get_template(template).render(nonce=nonce, **context),
-        status,
-        {
-            "Content-Security-Policy": policy,
-            "X-Content-Type-Options": "nosniff",
-            "Referrer-Policy": "same-origin",  # without a referrer a browser posts with `Origin: null`
-            "Cache-Control": "no-store",
-            **(headers or {}),
-        },
-    )
