@@ -1,0 +1,67 @@
+"""The page of the schema: the views that others read, and every table, from a database that has just been migrated."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import inspect
+from sqlalchemy.dialects import registry
+
+from db.schema import Base
+from docs.generator.text import cell, code, comments_of, sentence, table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from sqlalchemy import Connection, Table
+
+POSTGRES: Any = registry.load("postgresql")()
+HEAD = """# The schema
+
+Made from the tables' definitions and from a database that has just been migrated. Readers use the views: those are a
+contract, and keep their columns from version to version. The tables are ours and change; `INSERT INTO task` is the one
+statement that others run on them.
+"""
+
+
+def page(connection: Connection) -> str:
+    """Views first, then the tables in the order of their names."""
+    looked = inspect(connection)
+    parts = [HEAD, "## Views", ""]
+    for name in sorted(looked.get_view_names()):
+        columns = looked.get_columns(name)
+        rows = [(code(one["name"]), cell(one["type"]).lower(), one.get("comment") or "") for one in columns]
+        parts += [f"### {name}", "", table(("column", "type", "meaning"), rows)]
+    parts += ["## Tables", ""]
+    for kind in sorted(_classes(), key=lambda one: str(one.__tablename__)):
+        parts.append(_section(kind))
+    return "\n".join(parts)
+
+
+def _classes() -> Iterable[Any]:
+    return [mapper.class_ for mapper in Base.registry.mappers]
+
+
+def _section(kind: Any) -> str:
+    own: Table = kind.__table__
+    comments = comments_of(kind)
+    rows = [(code(c.name), _type(c), _default(c), _meaning(c, comments)) for c in own.columns]
+    checks = sorted(str(one.sqltext) for one in own.constraints if hasattr(one, "sqltext"))
+    parts = [f"### {own.name}", "", sentence(kind.__doc__), "", table(("column", "type", "default", "meaning"), rows)]
+    if checks:
+        parts += ["Checked on every write:", "", *(f"- `{cell(check)}`" for check in checks), ""]
+    return "\n".join(parts)
+
+
+def _type(column: Any) -> str:
+    kind = str(column.type.compile(POSTGRES)).lower()
+    return kind.replace("timestamp with time zone", "timestamptz") + ("" if column.nullable else ", not null")
+
+
+def _default(column: Any) -> str:
+    return code(column.server_default.arg) if column.server_default is not None else ""
+
+
+def _meaning(column: Any, comments: Mapping[str, str]) -> str:
+    points = ", ".join(f"{key.column.table.name}.{key.column.name}" for key in column.foreign_keys)
+    return cell(column.comment or comments.get(column.name) or points)
