@@ -304,10 +304,11 @@ def expire_judging(connection: Connection) -> dict[str, int]:
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeMessage:
-    """Subtasks that one judge message of its own carries."""
+    """Subtasks that one judge message of its own carries. `task_ids` are for people who read Flower."""
 
     id: UUID
     subtask_ids: list[UUID]
+    task_ids: list[UUID]
 
 
 #: Running subtasks `s` that are complete and due for a judge message of their own.
@@ -377,12 +378,15 @@ def _send_judging(
             UPDATE subtask SET sent_at = now(), message_id = :message, sends = least(sends + 1, 30000)
             WHERE id IN (SELECT s.id FROM subtask AS s WHERE {DUE} AND {which}
                          LIMIT :limit FOR UPDATE OF s SKIP LOCKED)
-            RETURNING id
+            RETURNING id, task_id
             """  # noqa: S608 - no value is interpolated
         ),
         {**vars(patience), **values, "message": message},
     ).all()
-    return JudgeMessage(id=message, subtask_ids=[row.id for row in rows]) if rows else None
+    if not rows:
+        return None
+    tasks = list(dict.fromkeys(row.task_id for row in rows))
+    return JudgeMessage(id=message, subtask_ids=[row.id for row in rows], task_ids=tasks)
 
 
 def unsend_judging(connection: Connection, message: UUID) -> None:

@@ -32,6 +32,7 @@ THINKERS = {
     TaskState.PLANNING: ("bakeoff.plan_task", PLANNER_QUEUE),
     TaskState.INTEGRATING: ("bakeoff.integrate_task", INTEGRATOR_QUEUE),
 }
+NAMED = 16  # tasks, and subtasks, that a row of Flower names at most: it keeps thousands of rows in memory
 FAILURES = (redis.RedisError, KombuOperationalError, KombuError, OSError)
 
 
@@ -57,8 +58,9 @@ class Publisher:
         """One chord: a message per model, and a callback that judges the subtasks. Raises `Unreachable`."""
         header = [self._run(message, registry[message.model], in_chord=True) for message in messages]
         tasks = list(dict.fromkeys(task for message in messages for task in message.task_ids))
+        models = sorted({message.model for message in messages})
         try:
-            chord(header, app=self._app)(self._judge(subtasks, tasks))
+            chord(header, app=self._app)(self._judge(subtasks, tasks, models))
         except FAILURES as error:
             raise self._unreachable(error) from None
 
@@ -72,7 +74,7 @@ class Publisher:
     def send_judging(self, message: JudgeMessage) -> None:
         """A judge message without a chord. Raises `Unreachable`."""
         try:
-            self._judge(message.subtask_ids, ()).apply_async(task_id=str(message.id))
+            self._judge(message.subtask_ids, message.task_ids).apply_async(task_id=str(message.id))
         except FAILURES as error:
             raise self._unreachable(error) from None
 
@@ -113,12 +115,13 @@ class Publisher:
                 "time_limit": hard,
                 "soft_time_limit": hard - SOFT_BEFORE_HARD,
                 "ignore_result": True,  # a chord counts its parts all the same; results are rows
+                "kwargsrepr": in_flower([message.model], message.task_ids, message.subtask_ids),
             },
             immutable=True,
             app=self._app,
         )
 
-    def _judge(self, subtasks: Sequence[UUID], tasks: Sequence[UUID]) -> Any:
+    def _judge(self, subtasks: Sequence[UUID], tasks: Sequence[UUID], models: Sequence[str] = ()) -> Any:
         return signature(
             "bakeoff.judge_subtasks",
             kwargs={"tasks": [str(task) for task in tasks], "subtasks": [str(subtask) for subtask in subtasks]},
@@ -126,6 +129,7 @@ class Publisher:
                 "queue": JUDGE_QUEUE,
                 "time_limit": self._settings.message_limit,
                 "soft_time_limit": self._settings.message_limit - SOFT_BEFORE_HARD,
+                "kwargsrepr": in_flower(models, tasks, subtasks),
             },
             immutable=True,
             app=self._app,
@@ -134,3 +138,14 @@ class Publisher:
     def _unreachable(self, error: BaseException) -> Unreachable:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         return Unreachable(f"Redis does not take messages ({reason}). Start it, or check BAKEOFF_REDIS_URL.")
+
+
+def in_flower(models: Sequence[str], tasks: Sequence[UUID], subtasks: Sequence[UUID]) -> str:
+    """What a row of Flower says of a message. It stays a dictionary, which Flower's `kwargs:model=NAME` can search."""
+    said: dict[str, Any] = {"model": models[0]} if len(models) == 1 else {"models": list(models)} if models else {}
+    for what, ids in (("task", tasks), ("subtask", subtasks)):
+        named = [str(one) for one in ids[:NAMED]]
+        said[what] = named[0] if len(ids) == 1 else named
+        if len(ids) > NAMED:
+            said[f"more {what}s"] = len(ids) - NAMED
+    return repr(said)

@@ -18,6 +18,12 @@ class EagerConnection(Connection):  # type: ignore[misc] # kombu has no types
         pauses = {"interval_start": FIRST, "interval_step": STEP, "interval_max": LONGEST}
         return super().ensure_connection(*arguments, **(pauses | options))
 
+    def as_uri(self, *arguments: Any, **options: Any) -> str:
+        """The address with `redis` where kombu has the name of our transport: Flower knows brokers by it."""
+        said, _, rest = super().as_uri(*arguments, **options).partition("://")
+        scheme = ("rediss" if self.ssl else "redis") if ":" in said else said
+        return f"{scheme}://{rest}"
+
 
 class EagerAMQP(AMQP):  # type: ignore[misc] # celery has no types
     """Hands out such connections."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from db.registry import Registry
 
 FLOWER_USER = "bakeoff"
-FLOWER_TASKS = 5000
+FLOWER_ROWS = 5000  # that it keeps in memory
 FLOWER_COLUMNS = "name,kwargs,state,received,runtime,worker,uuid"  # the arguments say task, subtask and model
 GIVE_BACK_SECONDS = 10.0  # that a worker may take, after BAKEOFF_STOP_SECONDS, to give back what it could not finish
 
@@ -159,7 +159,7 @@ def _sharing(roles: dict[str, set[str]]) -> list[tuple[tuple[str, ...], list[str
     return [(tuple(names), sorted(models)) for names, models in together]
 
 
-def flower_spec(port: int, password: str, *, app: str = "worker.app") -> ChildSpec:
+def flower_spec(port: int, password: str, *, app: str = "worker.app", most_rows: int = FLOWER_ROWS) -> ChildSpec:
     """Flower behind a password, unable to change anything, with bounded memory."""
     options = [
         "--conf=/dev/null",  # it would otherwise run a flowerconfig.py of the current folder
@@ -167,7 +167,7 @@ def flower_spec(port: int, password: str, *, app: str = "worker.app") -> ChildSp
         f"--port={port}",
         "--read_only=True",
         "--persistent=False",
-        f"--max_tasks={FLOWER_TASKS}",
+        f"--max_tasks={most_rows}",
         "--purge_offline_workers=300",
         f"--tasks_columns={FLOWER_COLUMNS}",
     ]
