@@ -7,6 +7,7 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy import text
 
 from db.engine import make_engine, transaction
@@ -20,6 +21,14 @@ def configuration(database_url: str) -> Config:
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["database_url"] = database_url
     return config
+
+
+def known(revision: str) -> bool:
+    """Whether this version of the code has heard of a revision; of a newer version's it has not."""
+    try:
+        return ScriptDirectory.from_config(configuration("")).get_revision(revision) is not None
+    except CommandError:
+        return False
 
 
 def upgrade(database_url: str, revision: str = "head") -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from db.alike import did_you_mean
 from db.errors import RegistryError
 from db.metadata import metadata_file, read_metadata, with_metadata
 from db.sources import NoSource, Source
@@ -247,7 +248,8 @@ class Registry(_Strict):
             return self.profiles[name]
         except KeyError:
             known = ", ".join(sorted(self.profiles)) or "none"
-            raise RegistryError(f"No profile {name!r} in the registry; there are: {known}.") from None
+            hint = did_you_mean(name, self.profiles)
+            raise RegistryError(f"No profile {name!r} in the registry; there are: {known}.{hint}") from None
 
     def model(self, name: str) -> ModelEntry:
         """Model by name; raises `RegistryError` with the names there are."""
@@ -255,7 +257,8 @@ class Registry(_Strict):
             return self.models[name]
         except KeyError:
             known = ", ".join(sorted(self.models)) or "none"
-            raise RegistryError(f"No model {name!r} in the registry; there are: {known}.") from None
+            hint = did_you_mean(name, self.models)
+            raise RegistryError(f"No model {name!r} in the registry; there are: {known}.{hint}") from None
 
     def judges_in_use(self) -> set[str]:
         """Judges of the capabilities that a model serves."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from db.alike import did_you_mean
 from db.blobs import AttachmentRef, kind_of
 from db.errors import InvalidRequest
 from db.plan import OfAttachment, OfRequest, Plan, Reference, Step
@@ -323,7 +324,7 @@ def served(registry: Registry, name: str) -> CapabilityEntry:
         hint = (
             f" Did you mean {' or '.join(sorted(variants))}?"
             if variants
-            else f" There are: {', '.join(sorted(registry.served))}."
+            else f" There are: {', '.join(sorted(registry.served))}.{did_you_mean(name, registry.served)}"
         )
         raise InvalidRequest(f"No capability {name!r}.{hint}")
     if name not in registry.served:

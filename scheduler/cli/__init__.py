@@ -7,96 +7,61 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
-import psycopg
 import typer
-from rich.console import Console
-from sqlalchemy.exc import DBAPIError, OperationalError
 
-from db.errors import BakeoffError
-from db.logs import configure_logging, get_logger
-from db.settings import load_settings
-from scheduler.cli import (
-    annotate,
-    api,
-    curate,
-    evaluate,
-    judge,
-    keys,
-    leaderboard,
-    models,
-    operate,
-    prefer,
-    processes,
-    reward,
-    tasks,
-    upkeep,
-    webhooks,
-)
+from scheduler.cli.commands import LazyGroup
+from scheduler.cli.failing import failure_of, say
+
+COMPLETE = "_BAKEOFF_COMPLETE"  # set by a shell that asks for completions
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="bakeoff",
-    help="Send one request: several models answer it, a judge keeps the best, the result waits in Postgres.",
+    cls=LazyGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-processes.register(app)
-tasks.register(app)
-operate.register(app)
-models.register(app)
-upkeep.register(app)
-prefer.register(app)
-leaderboard.register(app)
-judge.register(app)
-reward.register(app)
-annotate.register(app)
-evaluate.register(app)
-curate.register(app)
-api.register(app)
-keys.register(app)
-webhooks.register(app)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"bakeoff {version('bakeoff')}")
+        raise typer.Exit
+
+
+@app.callback()
+def bakeoff(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which one this is.")
+    ] = False,
+) -> None:
+    """Send one request: several models answer it, a judge keeps the best, the result waits in Postgres."""
 
 
 def main() -> None:
     """Run a command; whatever goes wrong becomes a sentence on standard error and an exit code."""
+    command = typer.main.get_command(app)
     try:
-        settings = load_settings()
-        configure_logging(settings.log_level, settings.log_format)
-        app()
-    except BakeoffError as error:
-        sys.exit(_say(str(error), error.exit_code))
-    except OperationalError as error:
-        sys.exit(_say(f"Postgres did not do it ({_first_line(error.orig)}). Check `bakeoff status`, or try again.", 3))
-    except DBAPIError as error:
-        sys.exit(_say(_database_sentence(error.orig), 1))
-    except psycopg.OperationalError as error:
-        sys.exit(_say(f"Postgres did not do it ({_first_line(error)}). Check `bakeoff status`, or try again.", 3))
-    except psycopg.Error as error:
-        sys.exit(_say(_database_sentence(error), 1))
+        if COMPLETE not in os.environ and sys.argv[1:] and not {"-h", "--help"} & set(sys.argv):
+            _begin()
+        code = command.main(prog_name="bakeoff", complete_var=COMPLETE, standalone_mode=False)
     except BrokenPipeError:
         sys.exit(0)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except Exception as error:  # noqa: BLE001 - the last resort: no trace reaches a user
-        # A fault of ours. Its trace goes to the log of a process that runs on, and to whoever asks for it.
-        if set(sys.argv[1:2]) & {"worker", "scheduler"} or os.environ.get("BAKEOFF_LOG_LEVEL") == "debug":
-            get_logger(__name__).exception("Stopped by a fault", action="fault")
-        sentence = f"a fault of Bakeoff's own: {type(error).__name__}: {error}. BAKEOFF_LOG_LEVEL=debug shows where."
-        sys.exit(_say(sentence, 1))
+        sys.exit(say(failure_of(error), as_json="--json" in sys.argv))
+    sys.exit(code if isinstance(code, int) else 0)
 
 
-def _first_line(error: BaseException | None) -> str:
-    return (str(error).strip().splitlines() or ["no reason given"])[0]
+def _begin() -> None:
+    """Read and check the settings, and let logs go where they say."""
+    from db.logs import configure_logging
+    from db.settings import load_settings
 
-
-def _database_sentence(error: BaseException | None) -> str:
-    reason = _first_line(error)
-    if "does not exist" in reason and "relation" in reason:
-        return f"The database has no schema of ours ({reason}); run `bakeoff db upgrade`."
-    return f"Postgres refused: {reason}."
-
-
-def _say(sentence: str, code: int) -> int:
-    Console(stderr=True, highlight=False).print(f"bakeoff: {sentence}", style="red", markup=False, soft_wrap=True)
-    return code
+    settings = load_settings()
+    configure_logging(settings.log_level, settings.log_format, content=settings.log_content)

@@ -17,14 +17,19 @@ from db.queries import backlogs, open_of_source, task_status
 from db.settings import Settings, load_settings
 from db.states import ModelState
 from db.workers import sync_registry
-from scheduler.cli.output import console, print_json
+from scheduler.cli.completing import GUARDED, MODELS, OPEN_TASKS, SOURCES, TASKS
+from scheduler.cli.output import console, errors, print_json
 from scheduler.cli.tasks import find_task
 from scheduler.cli.times import seconds_of
 from scheduler.situation import explain
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Tasks = Annotated[list[str] | None, typer.Argument(help="Task ids, or their beginnings.")]
-ModelName = Annotated[str, typer.Argument(help="A model of the registry.")]
+Tasks = Annotated[list[str] | None, typer.Argument(help="Task ids, or their beginnings.", autocompletion=TASKS)]
+OpenTasks = Annotated[
+    list[str] | None, typer.Argument(help="Task ids, or their beginnings.", autocompletion=OPEN_TASKS)
+]
+ModelName = Annotated[str, typer.Argument(help="A model of the registry.", autocompletion=MODELS)]
+Reason = Annotated[str | None, typer.Option(help="Shown by status and why.")]
 
 TOGETHER = 500  # rows of one transaction: short enough that nobody waits for it
 
@@ -41,7 +46,8 @@ def register(app: typer.Typer) -> None:
 
 
 def why_command(
-    task: Annotated[str, typer.Argument(help="A task id, or its beginning.")], as_json: AsJson = False
+    task: Annotated[str, typer.Argument(help="A task id, or its beginning.", autocompletion=TASKS)],
+    as_json: AsJson = False,
 ) -> None:
     """What a task waits for, in one sentence."""
     settings = load_settings()
@@ -55,8 +61,8 @@ def why_command(
 
 
 def cancel_command(
-    tasks: Tasks = None,
-    source: Annotated[str | None, typer.Option(help="Every open task of this source.")] = None,
+    tasks: OpenTasks = None,
+    source: Annotated[str | None, typer.Option(help="Every open task of this source.", autocompletion=SOURCES)] = None,
     as_json: AsJson = False,
 ) -> None:
     """Cancel tasks and everything under them; a result that came first stays."""
@@ -106,44 +112,63 @@ def retry_command(tasks: Tasks = None, as_json: AsJson = False) -> None:
         console.print(f"{row['id']}  asks {row['retry_of']} again", soft_wrap=True)
 
 
-def pause_command(
-    model: ModelName, reason: Annotated[str | None, typer.Option(help="Shown by status and why.")] = None
-) -> None:
+def pause_command(model: ModelName, reason: Reason = None, as_json: AsJson = False) -> None:
     """Choose and send a model no longer; what is sent and not yet taken comes back."""
-    _set(model, ModelState.PAUSED, reason)
+    before = _set(model, ModelState.PAUSED, reason)
+    if as_json:
+        print_json({"model": model, "status": ModelState.PAUSED, "was": before})
+        return
     console.print(f"{model} is paused; `bakeoff resume {model}` lets it go on.")
 
 
 def drain_command(
     model: ModelName,
-    reason: Annotated[str | None, typer.Option(help="Shown by status and why.")] = None,
+    reason: Reason = None,
     wait: Annotated[bool, typer.Option("--wait", help="Until nothing is bound to it any more.")] = False,
     timeout: Annotated[
         float | None, typer.Option(min=0, help="Seconds to wait at most; exit code 4 after that.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Choose a model no longer; what is bound to it still runs. Then its worker can be stopped or upgraded."""
-    _set(model, ModelState.DRAINING, reason)
+    before = _set(model, ModelState.DRAINING, reason)
     settings = load_settings()
     started = time.monotonic()
-    while wait and (left := _bound(settings, model)):
-        if timeout is not None and time.monotonic() - started > timeout:
-            raise WaitTimeout(f"{left} candidates are still bound to {model}; it goes on draining.")
-        time.sleep(min(settings.poll_seconds, 0.5))
+    with errors.status(f"{model} is draining") as status:
+        while wait and (left := _bound(settings, model)):
+            status.update(f"{model} is draining: {left} candidate(s) left")
+            if timeout is not None and time.monotonic() - started > timeout:
+                raise WaitTimeout(f"{left} candidates are still bound to {model}; it goes on draining.")
+            time.sleep(min(settings.poll_seconds, 0.5))
+    if as_json:
+        print_json({"model": model, "status": ModelState.DRAINING, "was": before, "bound": _bound(settings, model)})
+        return
     console.print(f"{model} is {'drained' if wait else 'draining'}; `bakeoff resume {model}` lets it go on.")
 
 
-def resume_command(name: Annotated[str, typer.Argument(help="A model or a judge of the registry.")]) -> None:
+def resume_command(
+    name: Annotated[str, typer.Argument(help="A model or a judge of the registry.", autocompletion=GUARDED)],
+    as_json: AsJson = False,
+) -> None:
     """Choose and send a model again, whether it was paused, draining or suspended; ask a suspended judge again."""
     settings = load_settings()
     registry = settings.registry
+    resumed: list[dict[str, Any]] = []
     if name in registry.judges:
         with transaction(engine_of(settings.dsn, "cli")) as connection:
-            resumed = note_success(connection, Guarded.JUDGE, name)
-        console.print(f"Judge {name} is {'asked again' if resumed else 'active already'}.")
+            was_suspended = note_success(connection, Guarded.JUDGE, name)
+        said = f"Judge {name} is {'asked again' if was_suspended else 'active already'}."
+        before = ModelState.SUSPENDED if was_suspended else ModelState.ACTIVE
+        resumed.append({"judge": name, "status": ModelState.ACTIVE, "was": before, "said": said})
     if name in registry.models or name not in registry.judges:
-        before = _set(name, ModelState.ACTIVE, None)
-        console.print(f"{name} is active" + (" already." if before == ModelState.ACTIVE else f" again (was {before})."))
+        was = _set(name, ModelState.ACTIVE, None)
+        said = f"{name} is active" + (" already." if was == ModelState.ACTIVE else f" again (was {was}).")
+        resumed.append({"model": name, "status": ModelState.ACTIVE, "was": was, "said": said})
+    for one in resumed:
+        if not as_json:
+            console.print(one["said"], soft_wrap=True)
+    if as_json:
+        print_json([{key: value for key, value in one.items() if key != "said"} for one in resumed])
 
 
 def _set(model: str, state: ModelState, reason: str | None) -> str:

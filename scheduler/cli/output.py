@@ -28,11 +28,22 @@ COLOURS = {
 }
 
 console = Console(highlight=False, markup=False)  # a request may say [/b]
+errors = Console(stderr=True, highlight=False, markup=False)  # progress and remarks: what no program reads
+
+
+def is_live(screen: Console) -> bool:
+    """Whether lines can be drawn anew there: a terminal, and none that only types on."""
+    return screen.is_terminal and not screen.is_dumb_terminal
 
 
 def print_json(value: Any) -> None:
     """One JSON document on standard output, times and ids as text."""
     print(json.dumps(_json_ready(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def json_line(value: Any) -> str:
+    """A JSON document on one line."""
+    return json.dumps(_json_ready(value), ensure_ascii=False, allow_nan=False)
 
 
 def _json_ready(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Commands about tasks: submit, watch, results, show."""
+"""Commands about tasks: submit, results, show."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import typer
-from rich.live import Live
-from rich.table import Table
 
 from db.engine import engine_of, transaction
 from db.errors import InvalidRequest, NotFound
-from db.queries import latest_results, open_counts, open_tasks, task_status, task_story, tasks_starting_with
+from db.progress import progress_of
+from db.queries import latest_results, task_story, tasks_starting_with
 from db.settings import Settings, load_settings
 from db.states import TaskState
 from scheduler.cli.bulk import submit_file
-from scheduler.cli.output import console, print_json, short, state, table
+from scheduler.cli.completing import CAPABILITIES, INTEGRATORS, JUDGES, MODELS, PLANNERS, SELECTORS, SOURCES, TASKS
+from scheduler.cli.output import console, errors, is_live, print_json, seconds, short, state, table
 from scheduler.cli.story import mermaid, print_story
 from scheduler.cli.times import moment_of
 from scheduler.submit import NewTask, submit
@@ -29,7 +29,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("submit")(submit_command)
-    app.command("watch")(watch_command)
     app.command("results")(results_command)
     app.command("show")(show_command)
 
@@ -38,17 +37,28 @@ def submit_command(
     request: Annotated[str, typer.Argument(help="The request in words; may be empty where a file says it all.")] = "",
     capability: Annotated[
         str | None,
-        typer.Option("--capability", "-c", help="For example image-to-text/ocr; default: a planner decides."),
+        typer.Option(
+            "--capability",
+            "-c",
+            help="For example image-to-text/ocr; default: a planner decides.",
+            autocompletion=CAPABILITIES,
+        ),
     ] = None,
     attach: Annotated[
         list[Path] | None, typer.Option("--attach", "-a", help="A file to send along; may repeat.")
     ] = None,
     source: Annotated[str, typer.Option(help="Who asks; the queue is fair between sources.")] = "cli",
     priority: Annotated[int, typer.Option(help="From -100 to 100; higher runs first.")] = 0,
-    model: Annotated[list[str] | None, typer.Option("--model", "-m", help="Ask this model; may repeat.")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", "-m", help="Ask this model; may repeat.", autocompletion=MODELS),
+    ] = None,
     candidates: Annotated[int | None, typer.Option(help="How many models to ask.")] = None,
     judge: Annotated[
-        list[str] | None, typer.Option(help="A judge of the registry; may repeat: the next is asked where one fails.")
+        list[str] | None,
+        typer.Option(
+            help="A judge of the registry; may repeat: the next is asked where one fails.", autocompletion=JUDGES
+        ),
     ] = None,
     expect: Annotated[
         str | None,
@@ -65,7 +75,11 @@ def submit_command(
     ] = None,
     selectors: Annotated[
         list[str] | None,
-        typer.Option("--selector", help="Who proposes models: downloads, track_record ...; may repeat."),
+        typer.Option(
+            "--selector",
+            help="Who proposes models: downloads, track_record ...; may repeat.",
+            autocompletion=SELECTORS,
+        ),
     ] = None,
     adaptive: Annotated[
         float | None,
@@ -76,13 +90,17 @@ def submit_command(
         float | None, typer.Option(help="Flag results whose verdict is less sure than this (0 to 1).")
     ] = None,
     planner: Annotated[
-        str | None, typer.Option(help="A planner of the registry, or none: one text-generation subtask.")
+        str | None,
+        typer.Option(help="A planner of the registry, or none: one text-generation subtask.", autocompletion=PLANNERS),
     ] = None,
     plan: Annotated[
         Path | None, typer.Option(help="A JSON file with the subtasks: id, capability, inputs; nobody is asked then.")
     ] = None,
     integrate: Annotated[
-        str | None, typer.Option(help="An integrator of the registry, or none: the results as they are.")
+        str | None,
+        typer.Option(
+            help="An integrator of the registry, or none: the results as they are.", autocompletion=INTEGRATORS
+        ),
     ] = None,
     cache: Annotated[
         bool, typer.Option("--cache/--no-cache", help="Take what a model answered to the same input before.")
@@ -196,13 +214,11 @@ def _print_accepted(task_id: UUID, *, as_json: bool) -> None:
 
 
 def _wait_and_print(settings: Settings, task_id: UUID, timeout: float | None, *, as_json: bool) -> None:
-    if as_json or not console.is_terminal:
+    if not is_live(errors):
         states = wait_for(settings, [task_id], timeout)
     else:
-        with console.status(f"task {task_id}: pending") as spinner:
-            states = wait_for(
-                settings, [task_id], timeout, lambda seen: spinner.update(f"task {task_id}: {seen[task_id]}")
-            )
+        with errors.status(f"task {task_id}: waiting") as spinner:
+            states = wait_for(settings, [task_id], timeout, lambda _: spinner.update(_happening(settings, task_id)))
     with transaction(engine_of(settings.dsn, "cli")) as connection:
         story = task_story(connection, task_id)
     if as_json:
@@ -213,10 +229,17 @@ def _wait_and_print(settings: Settings, task_id: UUID, timeout: float | None, *,
         raise typer.Exit(1)
 
 
+def _happening(settings: Settings, task: UUID) -> str:
+    """What the spinner says: planning, 2 of 3 candidates, judging."""
+    with transaction(engine_of(settings.dsn, "cli")) as connection:
+        (now,) = progress_of(connection, [task])
+    return f"task {task}: {now.doing or now.status}, {seconds(now.age)}"
+
+
 def find_task(settings: Settings, text: str) -> UUID:
     """The task of an id, or of the beginning of one. Raises `NotFound`, or `InvalidRequest` for what is no id."""
     if not text or any(character not in "0123456789abcdef-" for character in text.lower()) or len(text) > 36:
-        raise InvalidRequest(f"{text!r} is not a task id, nor the beginning of one.")
+        raise InvalidRequest(f"{text!r} is not a task id, nor the beginning of one; `bakeoff results` lists them.")
     plain = text.lower().replace("-", "")
     if not 4 <= len(plain) <= 32:
         raise InvalidRequest(f"{text!r} is no task id: it takes 4 to 32 hexadecimal digits of one.")
@@ -231,14 +254,15 @@ def find_task(settings: Settings, text: str) -> UUID:
 
 
 def show_command(
-    task: Annotated[str, typer.Argument(help="A task id, or its beginning.")],
+    task: Annotated[str, typer.Argument(help="A task id, or its beginning.", autocompletion=TASKS)],
     as_mermaid: Annotated[bool, typer.Option("--mermaid", help="Its DAG as a Mermaid flowchart.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Everything about one task: plan, candidates and who proposed them, verdicts with reasons, costs, answer."""
     settings = load_settings()
+    found = find_task(settings, task)
     with transaction(engine_of(settings.dsn, "cli")) as connection:
-        story = task_story(connection, find_task(settings, task))
+        story = task_story(connection, found)
     if as_json:
         print_json(story)
     elif as_mermaid:
@@ -249,7 +273,7 @@ def show_command(
 
 def results_command(
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many.")] = 20,
-    source: Annotated[str | None, typer.Option(help="Of this source only.")] = None,
+    source: Annotated[str | None, typer.Option(help="Of this source only.", autocompletion=SOURCES)] = None,
     status: Annotated[TaskState | None, typer.Option(help="In this state only.")] = None,
     before: Annotated[str | None, typer.Option(help="Older than this task id: the next page.")] = None,
     as_json: AsJson = False,
@@ -267,47 +291,3 @@ def results_command(
         said = row["answer"] if row["answer"] is not None else (row["error"] or {}).get("message")
         out.add_row(row["task_id"], row["source"], state(row["status"]), short(row["request"], 40), short(said, 70))
     console.print(out if rows else "No tasks yet; `bakeoff submit` stores one.")
-
-
-def watch_command(
-    tasks: Annotated[
-        list[str] | None, typer.Argument(help="Tasks to follow; default: everything that is open.")
-    ] = None,
-    timeout: Annotated[
-        float | None, typer.Option(min=0, help="Seconds to watch at most; exit code 4 after that.")
-    ] = None,
-) -> None:
-    """Follow tasks live until they end; without a task: the open ones, until Ctrl-C or nothing is open."""
-    settings = load_settings()
-    engine = engine_of(settings.dsn, "cli")
-    ids = [find_task(settings, task) for task in tasks or []]
-    if not ids:
-        with transaction(engine) as connection:
-            ids = open_tasks(connection, 200)
-            counts = open_counts(connection)["task"]
-        if not ids:
-            console.print("Nothing is open.")
-            return
-        console.print(f"Open: {', '.join(f'{count} {name}' for name, count in sorted(counts.items()))}")
-    with Live(console=console, refresh_per_second=4, transient=False) as live:
-        wait_for(settings, ids, timeout, lambda _: live.update(_watched(settings, ids)))
-    with transaction(engine) as connection:
-        if any(status != TaskState.DONE for status in task_status(connection, ids).values()):
-            raise typer.Exit(1)
-
-
-def _watched(settings: Settings, ids: list[UUID]) -> Table:
-    out = table("task", "status", "candidates", "answer")
-    with transaction(engine_of(settings.dsn, "cli")) as connection:
-        stories = [task_story(connection, task) for task in ids[:30]]
-    for story in stories:
-        candidates = [
-            f"{candidate['model']} {candidate['status']}"
-            for subtask in story["subtasks"]
-            for candidate in subtask["candidates"]
-        ]
-        said = story["answer"] if story["answer"] is not None else (story["error"] or {}).get("message")
-        out.add_row(story["id"], state(story["status"]), ", ".join(candidates), short(said))
-    if len(ids) > len(stories):
-        out.add_row(f"and {len(ids) - len(stories)} more", "", "", "")
-    return out
