@@ -10,6 +10,7 @@ import binascii
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from celery.worker.request import Request
 from sqlalchemy.exc import OperationalError
 
 from db.engine import wait_for_postgres
@@ -20,9 +21,17 @@ from scheduler.submit import NewTask, Upload, submit
 from worker.app import app
 
 
+class QuietRequest(Request):  # type: ignore[misc] # celery has no types
+    """A message whose arguments no event tells: what people ask is not for everybody who may look at Flower."""
+
+    argsrepr = "()"
+    kwargsrepr = "{...}"
+
+
 @app.task(  # type: ignore[untyped-decorator] # celery has no types
     name="bakeoff.submit",
     bind=True,
+    Request="scheduler.intake:QuietRequest",
     autoretry_for=(RefusedNow, OperationalError),  # safe: the task id is the idempotency key
     dont_autoretry_for=(BacklogFull,),  # to be kept here would be another backlog; the caller hears when to come back
     default_retry_delay=0,  # to the end of the queue: Celery would keep a delayed message in its memory

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from celery import Celery
 from playwright.sync_api import Browser, Page, expect
 from sqlalchemy.engine import make_url
 
@@ -41,7 +42,9 @@ def watched(servers: tuple[str, str], template: str, tmp_path_factory: pytest.Te
         flower = Child(flower_spec(port, PASSWORD, most_rows=ROWS), system.folder / "flower.log", system.environment)
         flower.start()
         try:
+            system.start("intake", "worker", "--intake")
             system.start_all(MODELS)
+            system.wait_ready(len(MODELS) + 3)
             url = f"http://127.0.0.1:{port}"
             wait_until(partial(_listening, url), 60, system.logs)
             wait_until(partial(_knows_workers, url), 60, system.logs)
@@ -156,10 +159,17 @@ def test_a_task_is_followed_from_its_row_to_its_models_and_judge(watched: Watche
 
 
 def test_what_people_asked_is_not_shown(watched: Watched, page: Page) -> None:
+    # given a request on the command line, and one from another Celery app, whose messages would show it
     task = submit(watched, "my secret recipe")
+    other = Celery(broker=watched.system.redis_url, backend=watched.system.redis_url)
+    sent = other.send_task("bakeoff.submit", kwargs={"request": "their secret recipe"})
+    sent.get(timeout=60)
+    other.close()
 
-    expect(rows_of(page, task).first).to_be_visible()
-    assert "secret recipe" not in page.content()
+    # then
+    for search in (task, sent.id):
+        expect(rows_of(page, search).first).to_be_visible()
+        assert "secret recipe" not in page.content()
     assert "secret recipe" not in ask(watched.url, "/api/tasks").text
 
 
