@@ -1,19 +1,15 @@
-"""What a row of Flower says, and that Flower is started with the same options everywhere."""
+"""What a row of Flower says, and how Flower knows the broker."""
 
 from __future__ import annotations
 
 import ast
-from pathlib import Path
 from uuid import UUID
 
 import pytest
-import yaml
 
-from scheduler.local.children import flower_spec
 from scheduler.publishing import NAMED, in_flower
 from worker.reconnect import EagerConnection
 
-COMPOSE = Path(__file__).parents[2] / "docker" / "compose.yaml"
 MANY = [UUID(int=number) for number in range(NAMED + 3)]
 
 
@@ -35,12 +31,6 @@ def test_a_row_of_a_wave_names_some_and_says_how_many_more() -> None:
 
 def test_a_row_stays_small_however_many_travel_together() -> None:
     assert len(in_flower(["m" * 100], MANY * 100, MANY * 100)) < 2000
-
-
-def test_compose_starts_flower_as_up_does() -> None:
-    composed = yaml.safe_load(COMPOSE.read_text())["services"]["flower"]["command"]
-    ours = {part for part in flower_spec(5555, "x").command if part.startswith("--")} - {"--app"}
-    assert ours - {"--address=127.0.0.1"} <= set(composed)
 
 
 @pytest.mark.parametrize(("tls", "scheme"), [(False, "redis"), (True, "rediss")])
