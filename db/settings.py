@@ -166,6 +166,8 @@ class Settings(BaseSettings):
     max_subtasks: Annotated[int, Field(ge=1, le=256)] = Field(32, description="Subtasks of one task's plan.")
     max_request_chars: Count = Field(100_000, description="Longer requests are refused: no packaged model reads more.")
     max_attachment_bytes: Count = Field(50_000_000, description="Per file; a worker holds a batch of them in memory.")
+    max_image_pixels: Count = Field(50_000_000, description="Larger pictures are refused; A4 at 600 dpi has 35 million.")
+    max_audio_seconds: Seconds = Field(7200.0, description="Longer sound is refused; two hours decoded are 460 MB.")
     max_attachments: Count = Field(16, description="Files per task.")
     max_options_bytes: Count = Field(20_000, description="Size of a task's `options` as JSON.")
     max_output_chars: Count = Field(200_000, description="A longer output is an error of the model, not stored.")

@@ -1,8 +1,21 @@
-"""What a file is, by its content, never by its name."""
+"""What a file is, by its content, never by its name; and whether it is one that grows beyond all bounds when decoded.
+
+What is asked here is what its header says, before anything is stored. A header that lies is the worker's affair, which
+counts what it decodes (`worker.media`).
+"""
 
 from __future__ import annotations
 
+import warnings
+from typing import TYPE_CHECKING, BinaryIO
+
 import puremagic
+
+from db.errors import InvalidRequest
+from worker.media import FORMATS
+
+if TYPE_CHECKING:
+    from db.settings import Settings
 
 _TEXT_PROBE = 4096  # bytes looked at before a file counts as text
 
@@ -29,6 +42,47 @@ def sniff(data: bytes) -> str:
         if match.mime_type.startswith(("image/", "audio/")):
             return str(match.mime_type)
     return str(matches[0].mime_type) if matches and matches[0].mime_type else "application/octet-stream"
+
+
+def check_media(file: BinaryIO, media_type: str, settings: Settings) -> None:
+    """Whether a file says that it has more pixels or seconds than may be decoded. Raises `InvalidRequest` then."""
+    if media_type.startswith("image/"):
+        pixels = _pixels(file)
+        if pixels is None or pixels > settings.max_image_pixels:
+            shown = "far more" if pixels is None else f"{pixels}"
+            raise InvalidRequest(
+                f"The picture has {shown} pixels; BAKEOFF_MAX_IMAGE_PIXELS allows {settings.max_image_pixels}."
+            )
+    if media_type.startswith("audio/") and (seconds := _seconds(file)) > settings.max_audio_seconds:
+        raise InvalidRequest(
+            f"The recording says that it lasts {seconds:g} s; BAKEOFF_MAX_AUDIO_SECONDS allows "
+            f"{settings.max_audio_seconds:g}."
+        )
+
+
+def _pixels(file: BinaryIO) -> int | None:
+    """Of a picture, without decoding it; None where Pillow refuses to say, 0 where it is none: workers refuse that."""
+    from PIL import Image  # noqa: PLC0415 - the command line starts without it
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower, and refuses
+            width, height = Image.open(file, formats=FORMATS).size
+    except Image.DecompressionBombError:
+        return None
+    except Exception:  # noqa: BLE001 - a broken file makes a parser raise anything
+        return 0
+    return width * height
+
+
+def _seconds(file: BinaryIO) -> float:
+    """What a recording says of its length; 0 where it says nothing that can be read."""
+    from tinytag import TinyTag  # noqa: PLC0415 - as above
+
+    try:
+        return TinyTag.get(file_obj=file, tags=False).duration or 0.0
+    except Exception:  # noqa: BLE001 - as above
+        return 0.0
 
 
 def _is_mpeg_audio(head: bytes) -> bool:

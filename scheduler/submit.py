@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
@@ -23,12 +24,14 @@ from db.blobs import (
 )
 from db.engine import engine_of, transaction
 from db.errors import InvalidRequest, NoWorker
+from db.logs import get_logger, portions
 from db.plan import Plan
 from db.settings import Settings
 from db.tasks import TaskRow, insert_tasks
+from db.tracing import here, span
 from db.workers import live_queues, live_workers
 from scheduler.admission import ADMISSION
-from scheduler.media import sniff
+from scheduler.media import check_media, sniff
 from scheduler.requests import (
     NOBODY,
     TaskOptions,
@@ -39,6 +42,8 @@ from scheduler.requests import (
     parse_options,
 )
 from worker.role import INTEGRATOR_QUEUE, PLANNER_QUEUE
+
+log = get_logger(__name__)
 
 THINKERS = {PLANNER_QUEUE: "plans", INTEGRATOR_QUEUE: "integrates"}
 LONGEST_NAME = 255  # what db.blobs.AttachmentRef takes
@@ -106,10 +111,17 @@ def submit_many(settings: Settings, tasks: Sequence[NewTask], *, needs_worker: b
     files = [file for draft in drafts for file in draft.files]
     for file in files:
         _put(file, settings)
-    with transaction(engine) as connection:
+    with span("submit", "PRODUCER", parent=here(), bakeoff__tasks=len(drafts)) as spanned, transaction(engine) as connection:
         record_artifacts(connection, [file.artifact for file in files])
         bound = ADMISSION.bound(connection, (draft.task.source for draft in drafts), settings.max_backlog)
-        return [task for task, _ in insert_tasks(connection, [_row(draft) for draft in drafts], bound)]
+        rows = [_row(draft, here()) for draft in drafts]
+        stored = insert_tasks(connection, rows, bound)
+        if len(stored) == 1:
+            spanned.set(bakeoff__task=str(stored[0][0]))
+    for new, says in ((True, "Stored"), (False, "Known already")):
+        for some in portions(task for task, is_new in stored if is_new is new):
+            log.info(f"{says}: {len(some)}", action="tasks_stored" if new else "tasks_known", tasks=some)
+    return [task for task, _ in stored]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +172,10 @@ def _draft(task: NewTask, settings: Settings) -> _Draft:
 def _new_file(item: Path | Upload, settings: Settings) -> _NewFile:
     upload = _read(item, settings)
     artifact = Artifact(sha256=digest_of(upload.data), size=len(upload.data), media_type=sniff(upload.data))
+    try:
+        check_media(BytesIO(upload.data), artifact.media_type, settings)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{upload.name}: {error}") from None
     return _NewFile(name=upload.name, origin=item if isinstance(item, Path) else upload, artifact=artifact)
 
 
@@ -185,7 +201,7 @@ def _put(file: _NewFile, settings: Settings) -> None:
         raise InvalidRequest(f"{file.name} changed while it was read; submit it again when it is whole.")
 
 
-def _row(draft: _Draft) -> TaskRow:
+def _row(draft: _Draft, traceparent: str | None) -> TaskRow:
     task = draft.task
     return TaskRow(
         request=task.request,
@@ -200,6 +216,7 @@ def _row(draft: _Draft) -> TaskRow:
         idempotency_key=task.idempotency_key,
         run_at=task.run_at,
         deadline=task.deadline,
+        traceparent=traceparent,
     )
 
 

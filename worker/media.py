@@ -1,28 +1,34 @@
 """Attachments decoded into what engines read: sound as 16 kHz mono samples, pictures as RGB.
 
 Every backend decodes here, so that limits and error sentences are the same for all of them. The limits
-guard a worker against files that are small on disk and huge in memory.
+(BAKEOFF_MAX_IMAGE_PIXELS, BAKEOFF_MAX_AUDIO_SECONDS) guard a worker against files that are small on disk and
+huge in memory.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from fractions import Fraction
 from io import BytesIO
 from typing import TYPE_CHECKING, Literal
 
+from db.settings import load_settings
 from worker.backends import BadInput
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from PIL.Image import Image
+    from soundfile import SoundFile
 
     from worker.backends import File, Input
 
 SAMPLE_RATE = 16_000  # Hz, what every speech model here was trained on
-MAX_SECONDS = 2 * 3600.0  # two hours of sound are 460 MB of float32
-MAX_PIXELS = 50_000_000  # an A4 page at 600 dpi has 35 million
+DENSEST = 48_000  # samples a second that the limit of seconds stands for: at a higher rate it is as much shorter
+BLOCK = 1 << 20  # values, of all channels, that are decoded at once
+#: Formats that Pillow may open. Some of the others run a program (EPS) or read further files.
+FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 MIN_RATE, MAX_RATE = 1_000, 768_000  # Hz
 UNSPECIFIC = frozenset({"", "application/octet-stream", "binary/octet-stream"})
 TEXT_TYPES = frozenset({"application/json", "application/xml", "application/yaml", "application/x-ndjson"})
@@ -47,7 +53,7 @@ def only_file(item: Input, kind: Literal["image", "audio"]) -> File:
     raise BadInput(f"This model reads a file of type {kind}/* and got {given}.")
 
 
-def decode_audio(file: File, *, max_seconds: float = MAX_SECONDS) -> NDArray[np.float32]:
+def decode_audio(file: File, *, max_seconds: float = math.inf) -> NDArray[np.float32]:
     """Samples of a WAV, FLAC, OGG or MP3 file: float32 of shape (n,), mono, 16 kHz, -1..1.
 
     Channels are averaged; other rates go through `resample`. Raises `BadInput` for a file that cannot be
@@ -56,23 +62,36 @@ def decode_audio(file: File, *, max_seconds: float = MAX_SECONDS) -> NDArray[np.
     import numpy as np
     import soundfile
 
+    max_seconds = min(max_seconds, load_settings().max_audio_seconds)
     try:
         with soundfile.SoundFile(BytesIO(file.data)) as sound:
             rate = int(sound.samplerate)
             if not MIN_RATE <= rate <= MAX_RATE:
                 raise BadInput(f"{file.name}: {rate} Hz is not a rate between {MIN_RATE} and {MAX_RATE} Hz.")
-            # Headers lie: read what is there, and stop one sample past the limit.
-            samples = sound.read(int(max_seconds * rate) + 1, dtype="float32", always_2d=True)
+            most = int(max_seconds * min(rate, DENSEST))
+            mono = _as_mono(sound, most)
     except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split()).rpartition(": ")[2].rstrip(".")
         raise BadInput(f"{file.name}: not a readable WAV, FLAC, OGG or MP3 file ({reason}).") from None
-    if len(samples) > max_seconds * rate:
-        raise BadInput(f"{file.name}: longer than the limit of {max_seconds:g} seconds; cut it into parts.")
-    if not len(samples):
+    if len(mono) > most:
+        raise BadInput(
+            f"{file.name}: longer than the limit of {most / rate:g} seconds at {rate} Hz; cut it into parts."
+        )
+    if not len(mono):
         raise BadInput(f"{file.name}: holds no sound.")
-    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
     # A float file may hold NaN or infinities, which would poison the whole batch.
     return resample(np.nan_to_num(mono, nan=0.0, posinf=1.0, neginf=-1.0), rate)
+
+
+def _as_mono(sound: SoundFile, most: int) -> NDArray[np.float32]:
+    """Samples as they are there, for headers lie, and one past `most` at the most, so that it is seen to be longer."""
+    import numpy as np
+
+    blocks, left, at_once = [np.empty(0, dtype=np.float32)], most + 1, max(1, BLOCK // sound.channels)
+    while left and len(block := sound.read(min(left, at_once), dtype="float32", always_2d=True)):
+        blocks.append(block[:, 0] if block.shape[1] == 1 else block.mean(axis=1))
+        left -= len(block)
+    return np.concatenate(blocks)
 
 
 def as_wav(samples: NDArray[np.float32], rate: int = SAMPLE_RATE) -> bytes:
@@ -116,18 +135,19 @@ def resample(samples: NDArray[np.float32], rate: int, *, target: int = SAMPLE_RA
     return result
 
 
-def decode_image(file: File, *, max_pixels: int = MAX_PIXELS) -> Image:
+def decode_image(file: File) -> Image:
     """The picture of a file (its first frame) as RGB, turned as its EXIF says, transparency over white.
 
-    Raises `BadInput` for a file that is no picture, that is broken, or that has more than `max_pixels`.
+    Raises `BadInput` for a file that is no picture of a known format, that is broken, or that has too many pixels.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
+    max_pixels = load_settings().max_image_pixels
     try:
         with warnings.catch_warnings():
             # Our own limit is lower than the one of this warning, and refuses.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(BytesIO(file.data)) as image:
+            with Image.open(BytesIO(file.data), formats=FORMATS) as image:
                 width, height = image.size
                 if width * height > max_pixels:
                     raise _too_large(file, max_pixels, f"{width} x {height} pixels")

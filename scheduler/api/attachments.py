@@ -20,7 +20,7 @@ from db.errors import InvalidRequest, NotFound
 from db.watching import names_file
 from scheduler.api.access import Reader, Submitter
 from scheduler.api.services import Services, Shared
-from scheduler.media import sniff
+from scheduler.media import check_media, sniff
 
 router = APIRouter(prefix="/v1", tags=["attachments"])
 
@@ -75,7 +75,9 @@ async def _received(stream: AsyncIterator[bytes], file: IO[bytes]) -> Artifact:
 
 
 def _keep(shared: Services, path: FilePath, artifact: Artifact) -> None:
-    """The bytes first, then the row; `prune` leaves alone what was touched."""
+    """The bytes first, then the row; `prune` leaves alone what was touched. Raises `InvalidRequest` for a bomb."""
+    with path.open("rb") as file:
+        check_media(file, artifact.media_type, shared.settings)
     with transaction(shared.engine) as connection:
         touch_artifacts(connection, [artifact.sha256])
     blob_store(shared.settings.blobs).put_file(path, artifact.sha256)

@@ -17,6 +17,7 @@ from scheduler.curation.options import StageOptions
 from scheduler.curation.stages.alone import Alone
 from scheduler.curation.turns import MARK, Unreadable, image_of, turns_of
 from scheduler.requests import check_storable
+from worker.media import FORMATS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -127,7 +128,7 @@ class Validate(Alone[ValidateOptions]):
             path = (self.root / name).resolve()
             if not path.is_relative_to(self.root.resolve()):
                 return "image", f"Its image {name[:100]!r} lies outside of the image root."
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 image.verify()
         except Exception as error:  # noqa: BLE001 - a broken file makes a decoder raise anything
             return "image", f"Its image {name[:100]!r} cannot be read ({type(error).__name__})."
