@@ -14,7 +14,8 @@ import typer
 
 from db.errors import BakeoffError, InvalidRequest
 from db.settings import Settings
-from scheduler.cli.output import print_json
+from scheduler.cli.live import happening
+from scheduler.cli.output import console, print_json
 from scheduler.jsonl import read_tasks
 from scheduler.submit import NewTask, submit_many
 
@@ -31,10 +32,11 @@ def submit_file(
     """
     ids: list[UUID] = []
     try:
-        with _opened(file) as lines:
+        with _opened(file) as lines, happening("reading", shown=as_json or not console.is_terminal) as say:
             numbered = read_tasks(lines, Path.cwd() if str(file) == "-" else file.parent, defaults)
             while chunk := list(itertools.islice(numbered, min(AT_ONCE, settings.max_bulk))):
                 ids += _stored(settings, chunk, needs_worker=needs_worker)
+                say(f"{len(ids)} tasks stored")
                 if not as_json:
                     typer.echo("\n".join(map(str, ids[-len(chunk) :])))
     except BakeoffError:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from db.settings import load_settings
+from scheduler.cli.completing import JOBS
 from scheduler.cli.output import console, print_json, state, table
 from scheduler.curation.status import described, record_count, status_of
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from db.settings import Settings
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-JobName = Annotated[str, typer.Argument(help="The job's name: its recipe's.")]
+JobName = Annotated[str, typer.Argument(help="The job's name: its recipe's.", autocompletion=JOBS)]
 
 
 def register(app: typer.Typer) -> None:
@@ -72,18 +73,19 @@ def resume_command(
 
 
 def _run(settings: Settings, name: str, out: Path | None, *, as_json: bool) -> None:
+    from scheduler.cli.funnel import Funnel
     from scheduler.curation.export import export_job
     from scheduler.curation.runner import run_job
 
-    with console.status("starting") as status:
-        job = run_job(settings, name, lambda stage, done, total: status.update(f"{stage}: {done} of {total}"))
+    with Funnel(settings, name) as report:
+        job = run_job(settings, name, report)
     if out is not None:
         export_job(settings, name, out)
     _show(settings, job, as_json=as_json)
 
 
 def status_command(
-    job: Annotated[str | None, typer.Argument(help="A job; default: the latest ones.")] = None,
+    job: Annotated[str | None, typer.Argument(help="A job; default: the latest ones.", autocompletion=JOBS)] = None,
     as_json: AsJson = False,
 ) -> None:
     """How far jobs are: how many records came to each stage and why they left it."""
@@ -104,7 +106,7 @@ def status_command(
     out = table("job", "status", "stage", "records", "created")
     for one in jobs:
         out.add_row(one.name, state(one.status), one.stage or "", str(record_count(one)), f"{one.created_at:%F %H:%M}")
-    console.print(out)
+    console.print(out if jobs else "No jobs yet; `bakeoff curate run RECIPE` makes one.")
 
 
 def extend_command(
@@ -125,11 +127,15 @@ def extend_command(
 def report_command(
     job: JobName,
     out: Annotated[Path, typer.Option(help="Where the HTML page is written.")] = Path("curation.html"),
+    as_json: AsJson = False,
 ) -> None:
     """Write the report: funnel, scores, samples of what was kept and of what was dropped, with reasons."""
     from scheduler.curation.report import write_report
 
     write_report(load_settings(), job, out)
+    if as_json:
+        print_json({"job": job, "file": str(out)})
+        return
     console.print(f"Written to {out}.", soft_wrap=True)
 
 
@@ -149,14 +155,21 @@ def export_command(
         console.print(f"{file['rows']:>8}  {out / file['name']}", soft_wrap=True)
 
 
-def delete_command(job: JobName, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
+def delete_command(
+    job: JobName,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Forget a job, its records and what became of each; its tasks stay until they are pruned."""
     from scheduler.curation.runner import remove_job
 
     if not yes:
-        typer.confirm(f"Forget the job {job!r} and every record of it?", abort=True)
+        typer.confirm(f"Forget the job {job!r} and every record of it?", abort=True, err=True)
     remove_job(load_settings(), job)
-    console.print(f"{job} is forgotten.")
+    if as_json:
+        print_json({"job": job, "deleted": True})
+        return
+    console.print(f"{job} is forgotten.", soft_wrap=True)
 
 
 def _show(settings: Settings, job: Job, *, as_json: bool) -> None:

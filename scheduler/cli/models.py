@@ -13,10 +13,12 @@ from db.queries import model_rows
 from db.registry import ModelEntry, Registry
 from db.settings import Settings, load_settings
 from db.workers import live_queues, live_workers
+from scheduler.cli.completing import MODELS, PROFILES
 from scheduler.cli.metadata import import_command, refresh_command
-from scheduler.cli.output import console, print_json, short, state, table
+from scheduler.cli.output import console, errors, is_live, print_json, short, state, table
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Profile = Annotated[str | None, typer.Option(help="Another profile than BAKEOFF_PROFILE.", autocompletion=PROFILES)]
 
 
 def register(app: typer.Typer) -> None:
@@ -31,7 +33,7 @@ def register(app: typer.Typer) -> None:
 
 def list_command(
     context: typer.Context,
-    profile: Annotated[str | None, typer.Option(help="Another profile than BAKEOFF_PROFILE.")] = None,
+    profile: Profile = None,
     as_json: AsJson = False,
 ) -> None:
     """The models of the profile: what they do, where their weights come from, whether a worker serves them."""
@@ -90,34 +92,48 @@ def _live(settings: Settings) -> tuple[set[str] | None, dict[str, dict[str, obje
 
 
 def pull_command(
-    names: Annotated[list[str] | None, typer.Argument(help="Models to fetch; default: all of the profile.")] = None,
-    profile: Annotated[str | None, typer.Option(help="Another profile than BAKEOFF_PROFILE.")] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Models to fetch; default: all of the profile.", autocompletion=MODELS),
+    ] = None,
+    profile: Profile = None,
+    as_json: AsJson = False,
 ) -> None:
     """Fetch, verify and convert weights into the cache; what is there already is only verified."""
     settings = load_settings()
     registry = _registry(settings, profile)
-    failed = pull(settings, [registry.model(name) for name in names] if names else list(registry.models.values()))
+    models = [registry.model(name) for name in names] if names else list(registry.models.values())
+    failed = pull(settings, models)
+    if as_json:
+        reasons = {model.name: str(error) for model, error in failed}
+        print_json([{"model": m.name, "there": m.name not in reasons, "error": reasons.get(m.name)} for m in models])
     if failed:
         raise WeightsError("\n".join(f"{model.name}: {error}" for model, error in failed))
 
 
 def pull(settings: Settings, models: list[ModelEntry]) -> list[tuple[ModelEntry, WeightsError]]:
-    """Fetch what is missing, with a bar for each model; returns those that could not be had, and why."""
+    """Fetch what is missing, with a bar for each model; returns those that could not be had, and why.
+
+    Where nothing can be drawn anew, a line per model says how it ended.
+    """
     from worker.weights import fetch
 
     failed: list[tuple[ModelEntry, WeightsError]] = []
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
+    live = is_live(errors)
+    with Progress(*columns, console=errors, redirect_stdout=False, disable=not live) as progress:
         for model in models:
             bar = progress.add_task(model.name, total=None)
             try:
                 folder = fetch(model, settings.cache, _show(progress, bar, model.name))
             except WeightsError as error:
                 failed.append((model, error))
-                progress.update(bar, description=f"{model.name}: failed", total=1, completed=0)
+                said = "failed"
             else:
-                done = "there" if folder else "nothing to fetch"
-                progress.update(bar, description=f"{model.name}: {done}", total=1, completed=1)
+                said = "there" if folder else "nothing to fetch"
+            progress.update(bar, description=f"{model.name}: {said}", total=1, completed=int(said != "failed"))
+            if not live:
+                errors.print(f"{model.name}: {said}", soft_wrap=True)
     return failed
 
 

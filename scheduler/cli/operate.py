@@ -18,7 +18,8 @@ from db.settings import Settings, load_settings
 from db.states import ModelState
 from db.workers import sync_registry
 from scheduler.cli.completing import GUARDED, MODELS, OPEN_TASKS, SOURCES, TASKS
-from scheduler.cli.output import console, errors, print_json
+from scheduler.cli.live import happening
+from scheduler.cli.output import console, print_json
 from scheduler.cli.tasks import find_task
 from scheduler.cli.times import seconds_of
 from scheduler.situation import explain
@@ -134,9 +135,9 @@ def drain_command(
     before = _set(model, ModelState.DRAINING, reason)
     settings = load_settings()
     started = time.monotonic()
-    with errors.status(f"{model} is draining") as status:
+    with happening(f"{model} is draining") as say:
         while wait and (left := _bound(settings, model)):
-            status.update(f"{model} is draining: {left} candidate(s) left")
+            say(f"{model} is draining: {left} candidate(s) left")
             if timeout is not None and time.monotonic() - started > timeout:
                 raise WaitTimeout(f"{left} candidates are still bound to {model}; it goes on draining.")
             time.sleep(min(settings.poll_seconds, 0.5))

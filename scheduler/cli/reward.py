@@ -12,7 +12,7 @@ import typer
 from db.errors import UsageError
 from db.registry import read_registry
 from db.settings import load_settings
-from scheduler.cli.output import console, print_json, table
+from scheduler.cli.output import console, errors, is_live, print_json, table
 
 if TYPE_CHECKING:
     from db.settings import Settings
@@ -86,7 +86,7 @@ def train_command(
         out=out,
         fingerprint=fingerprint(sources),
     )
-    with _bar(shown=not as_json) as progress:
+    with _bar() as progress:
         card = trained(plan, sources, progress, resume=resume)
     if as_json:
         print_json({"folder": str(out), "card": card})
@@ -148,14 +148,15 @@ def _sources(settings: Settings, files: list[str], stored: list[str]) -> list[So
 
 
 class _bar:  # noqa: N801 - used as a function
-    """A progress bar of several trainings, one line each; nothing where it is not shown."""
+    """A progress bar of several trainings, one line each; where none can be drawn, a line when one is through."""
 
-    def __init__(self, *, shown: bool) -> None:
+    def __init__(self) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         loss = TextColumn("loss {task.fields[loss]:.3f}")
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), loss)
-        self._bars = Progress(*columns, disable=not shown)
+        self._live = is_live(errors)
+        self._bars = Progress(*columns, console=errors, redirect_stdout=False, disable=not self._live)
         self._tasks: dict[str, Any] = {}
 
     def __enter__(self) -> Progress:
@@ -169,6 +170,8 @@ class _bar:  # noqa: N801 - used as a function
         if name not in self._tasks:
             self._tasks[name] = self._bars.add_task(name, total=steps, loss=loss)
         self._bars.update(self._tasks[name], completed=done, total=steps, loss=loss)
+        if done >= steps and not self._live:
+            errors.print(f"{name}: {done} of {steps} steps, loss {loss:.3f}", soft_wrap=True)
 
 
 def _print_figures(found: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from db.settings import Settings, load_settings
 from db.states import TaskState
 from scheduler.cli.bulk import submit_file
 from scheduler.cli.completing import CAPABILITIES, INTEGRATORS, JUDGES, MODELS, PLANNERS, SELECTORS, SOURCES, TASKS
+from scheduler.cli.live import happening
 from scheduler.cli.output import console, errors, is_live, print_json, seconds, short, state, table
 from scheduler.cli.story import mermaid, print_story
 from scheduler.cli.times import moment_of
@@ -214,11 +215,9 @@ def _print_accepted(task_id: UUID, *, as_json: bool) -> None:
 
 
 def _wait_and_print(settings: Settings, task_id: UUID, timeout: float | None, *, as_json: bool) -> None:
-    if not is_live(errors):
-        states = wait_for(settings, [task_id], timeout)
-    else:
-        with errors.status(f"task {task_id}: waiting") as spinner:
-            states = wait_for(settings, [task_id], timeout, lambda _: spinner.update(_happening(settings, task_id)))
+    with happening(f"task {task_id}: waiting") as say:
+        look = (lambda _: say(_happening(settings, task_id))) if is_live(errors) else None
+        states = wait_for(settings, [task_id], timeout, look)
     with transaction(engine_of(settings.dsn, "cli")) as connection:
         story = task_story(connection, task_id)
     if as_json:

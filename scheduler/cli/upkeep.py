@@ -204,14 +204,20 @@ def _shown(value: Any) -> str | None:
     return None if value is None else str(value)
 
 
-def upgrade_command() -> None:
+def upgrade_command(as_json: AsJson = False) -> None:
     """Bring the database to this version's schema; two at once are safe."""
     from db import migrate
 
     settings = load_settings()
-    before = migrate.current(settings.dsn)
+    before, after = migrate.current(settings.dsn), migrate.head()
+    if before is not None and not migrate.known(before):
+        raise InvalidRequest(
+            f"The database's schema ({before}) is newer than this version, which knows {after}; upgrade Bakeoff here."
+        )
     migrate.upgrade(settings.dsn)
-    after = migrate.head()
+    if as_json:
+        print_json({"before": before, "after": after})
+        return
     console.print(f"The schema is at {after}" + (" already." if before == after else f" (was {before or 'empty'})."))
 
 

@@ -61,11 +61,14 @@ def list_command(as_json: AsJson = False) -> None:
     console.print(out if webhooks else "No webhooks yet; `bakeoff webhooks add` makes one.")
 
 
-def remove_command(webhook: Annotated[UUID, typer.Argument(help="Its id.")]) -> None:
+def remove_command(webhook: Annotated[UUID, typer.Argument(help="Its id.")], as_json: AsJson = False) -> None:
     """Delete a webhook and its deliveries."""
     settings = load_settings()
     with transaction(engine_of(settings.dsn, "cli")) as connection:
         remove_webhook(connection, webhook)
+    if as_json:
+        print_json({"id": webhook, "removed": True})
+        return
     console.print(f"{webhook} is removed.")
 
 
@@ -90,9 +93,12 @@ def deliveries_command(
     console.print(out if rows else "Nothing was delivered yet.")
 
 
-def replay_command(delivery: Annotated[UUID, typer.Argument(help="Its id.")]) -> None:
+def replay_command(delivery: Annotated[UUID, typer.Argument(help="Its id.")], as_json: AsJson = False) -> None:
     """Send a delivery once more, with the same webhook-id."""
     settings = load_settings()
     with transaction(engine_of(settings.dsn, "cli")) as connection:
         replay(connection, delivery)
+    if as_json:
+        print_json({"id": delivery, "status": "pending"})
+        return
     console.print(f"{delivery} is sent again.")

@@ -72,7 +72,8 @@ def attack_command(
 
     Beside it: the language model asked plainly, with nothing left out of what it reads.
     """
-    from scheduler.cli.output import console, print_json  # noqa: PLC0415 - the command line imports this module
+    from scheduler.cli.live import happening  # noqa: PLC0415 - the command line imports this module
+    from scheduler.cli.output import print_json  # noqa: PLC0415 - the command line imports this module
 
     settings = load_settings()
     registry = read_registry(settings.registry_file)
@@ -88,9 +89,9 @@ def attack_command(
         seconds=seconds,
     )
     found = {}
-    with console.status("attacking") as status:
+    with happening("attacking") as say:
         for one in filter(None, (entry, beside)):
-            status.update(f"attacking {one.name}")
+            say(f"attacking {one.name}")
             found[one.name] = evaluated(settings, one, bench)
     report = {"judge": judge, "sets": [one.name for one in sets], "split": split, **found[entry.name]}
     if beside is not None:

@@ -49,7 +49,8 @@ def curation_command(
 
     A run that is done is kept: the same command goes on with the first one that is missing.
     """
-    from scheduler.cli.output import console, print_json  # noqa: PLC0415 - the command line imports this module
+    from scheduler.cli.live import happening  # noqa: PLC0415 - the command line imports this module
+    from scheduler.cli.output import print_json  # noqa: PLC0415 - the command line imports this module
 
     settings = load_settings()
     sets = [read_instructions(find_set(file, settings.eval_data), held_out) for file in files]
@@ -66,10 +67,8 @@ def curation_command(
         model=model,
         state=state or settings.cache / STATE,
     )
-    with console.status("starting") as status:
-        found = evaluated(
-            settings, sets, options, lambda what, done, total: status.update(f"{what}: {done} of {total}")
-        )
+    with happening("starting") as say:
+        found = evaluated(settings, sets, options, lambda what, done, total: say(f"{what}: {done} of {total}"))
     if as_json:
         print_json(found)
     else:

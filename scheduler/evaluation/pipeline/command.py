@@ -8,6 +8,7 @@ import typer
 
 from db.errors import UsageError
 from db.settings import load_settings
+from scheduler.cli.live import happening
 from scheduler.cli.output import console, print_json, seconds, table
 from scheduler.evaluation.pipeline.arms import ARMS
 
@@ -49,10 +50,8 @@ def pipeline_command(
         planned=planned,
         judge=judge,
     )
-    with console.status("starting") as status:
-        report = evaluated(
-            load_settings(), options, lambda what, done, total: status.update(f"{what}: {done} of {total}")
-        )
+    with happening("starting") as say:
+        report = evaluated(load_settings(), options, lambda what, done, total: say(f"{what}: {done} of {total}"))
     if as_json:
         print_json(report)
     else:

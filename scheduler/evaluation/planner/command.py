@@ -41,7 +41,8 @@ def planner_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,  # noqa: FBT002 - typer's way
 ) -> None:
     """How right a planner's plans are: one half of the file is looked up, the other half is planned and compared."""
-    from scheduler.cli.output import console, print_json  # noqa: PLC0415 - the command line imports this module
+    from scheduler.cli.live import happening  # noqa: PLC0415 - the command line imports this module
+    from scheduler.cli.output import print_json  # noqa: PLC0415 - the command line imports this module
 
     settings = load_settings()
     registry = read_registry(settings.registry_file)
@@ -50,13 +51,13 @@ def planner_command(
     entry = planner_entry(registry, planner, model, embedder)
     writer = None if entry.model is None else loaded(registry, entry.model, settings)
     vectors = None if entry.embedder is None else Remembering(loaded(registry, entry.embedder, settings))
-    with console.status(f"{entry.name}: planning") as status:
+    with happening(f"{entry.name}: planning") as say:
         bench = Bench(
             entry=entry,
             model=writer,
             embedder=vectors,
             limit=limit,
-            progress=lambda done, total: status.update(f"{entry.name}: {done} of {total} requests"),
+            progress=lambda done, total: say(f"{entry.name}: {done} of {total} requests"),
         )
         report = evaluated(bench, rows, described, generated_count=generated)
     if as_json:

@@ -44,13 +44,15 @@ def report_command(
     limit: Annotated[int | None, typer.Option(min=1, help="Rows to report of a set, at most.")] = None,
     seconds: Annotated[float | None, typer.Option(min=1, help="For all that is still to be run.")] = None,
     again: Annotated[bool, typer.Option("--again", help="Run finished parts anew.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Run what is not there yet, and write the page of everything that is.
 
     Several runs with other judges, models or sets add to the same folder. What is finished is kept: run again with
     --again after the code has changed.
     """
-    from scheduler.cli.output import console  # noqa: PLC0415 - the command line imports this module
+    from scheduler.cli.live import happening  # noqa: PLC0415 - the command line imports this module
+    from scheduler.cli.output import console, print_json  # noqa: PLC0415 - the command line imports this module
 
     settings = load_settings()
     asked = {name: _names(given) for name, given in (("selection", selection), ("pairs", pairs), ("hosts", hosts_from))}
@@ -70,11 +72,14 @@ def report_command(
         seconds=seconds,
         again=again,
     )
-    with console.status("measuring") as status:
+    with happening("measuring") as say:
         missing += run_parts(
-            settings, _made(folder), wanted, lambda what, done, total: status.update(f"{what}: {done} of {total} parts")
+            settings, _made(folder), wanted, lambda what, done, total: say(f"{what}: {done} of {total} parts")
         )
     page = write_report(settings, folder, missing)
+    if as_json:
+        print_json({"page": str(page), "results": str(page.with_name("results.json")), "left_out": missing})
+        return
     for sentence in missing:
         console.print(f"left out: {sentence}", soft_wrap=True)
     console.print(f"{page}, {page.with_name('results.json')}", soft_wrap=True)

@@ -65,10 +65,11 @@ def selectors_command(
 
 
 def _queued(path: Path, data: Rows, options: Options, *, as_json: bool) -> None:
-    from scheduler.cli.output import console, print_json  # noqa: PLC0415 - the command line imports this module
+    from scheduler.cli.live import happening  # noqa: PLC0415 - the command line imports this module
+    from scheduler.cli.output import print_json  # noqa: PLC0415 - the command line imports this module
 
-    with console.status("starting") as status:
-        report = evaluated(path, data, options, lambda what, done, total: status.update(f"{what}: {done} of {total}"))
+    with happening("starting") as say:
+        report = evaluated(path, data, options, lambda what, done, total: say(f"{what}: {done} of {total}"))
     if as_json:
         print_json({"file": path.name, "seed": options.seed, **report})
     else:
