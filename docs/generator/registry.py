@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from typing import TYPE_CHECKING, Any
 
 from pydantic_core import PydanticUndefined
@@ -75,4 +76,6 @@ def _default(field: FieldInfo) -> str:
     value = field.default
     if value is PydanticUndefined:
         return "required" if field.default_factory is None else ""
-    return "" if value is None or isinstance(value, sources.NoSource) or value in ("", (), {}, []) else code(value)
+    if value is None or isinstance(value, sources.NoSource) or value in ("", (), {}, []):
+        return ""
+    return code(json.dumps(value, default=str))  # as TOML writes it, too

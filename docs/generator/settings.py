@@ -51,7 +51,7 @@ def _field(name: str) -> FieldInfo:
 
 def _kind(name: str) -> str:
     bounds = " ".join(_bound(one) for one in _field(name).metadata)
-    return f"{kind_of(_field(name).annotation).removesuffix(' | None')} {bounds}".strip()
+    return f"{kind_of(_field(name).annotation)} {bounds}".strip()
 
 
 def _bound(condition: Any) -> str:
@@ -67,4 +67,6 @@ def _default(name: str) -> str:
         return MADE[name]
     if value is None or value is PydanticUndefined or value == ():
         return ""
+    if isinstance(value, bool | float):
+        return code(str(value).lower() if isinstance(value, bool) else f"{value:g}")
     return code(",".join(value) if isinstance(value, tuple) else value)

@@ -8,11 +8,25 @@ import io
 import re
 import textwrap
 import tokenize
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import SecretStr
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+WORDS: dict[Any, str] = {
+    bool: "true or false",
+    int: "whole number",
+    float: "number",
+    str: "text",
+    SecretStr: "text, secret",
+    Path: "path",
+    dict: "table",
+    Any: "anything",
+}
 SEPARATOR = re.compile(r"\s+")
 
 
@@ -38,11 +52,18 @@ def sentence(docstring: str | None) -> str:
 
 
 def kind_of(annotation: Any) -> str:
-    """A type as a reader wants it: without modules, `Annotated` and its conditions."""
-    said = annotation.__name__ if isinstance(annotation, type) and not hasattr(annotation, "__args__") else annotation
-    text = re.sub(r"\b(?:[a-z_]+\.)+([A-Za-z])", r"\1", str(said))
-    text = re.sub(r"Annotated\[([^,\[\]]+(?:\[[^\]]*\])?), .*\]", r"\1", text)
-    return text.replace("NoneType", "None").replace("SecretStr", "text").replace("str", "text")
+    """A type in words."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return kind_of(inner[0])
+    if origin in {Union, UnionType}:
+        return " or ".join(dict.fromkeys(kind_of(one) for one in inner if one is not type(None)))
+    if origin is Literal:
+        return ", ".join(code(one) for one in inner)
+    if origin in {tuple, list, frozenset}:
+        several = origin is not tuple or inner[1:] == (...,)
+        return f"list of {kind_of(inner[0])}" if several else f"{len(inner)} of {kind_of(inner[0])}"
+    return WORDS.get(origin or annotation, getattr(annotation, "__name__", str(annotation)))
 
 
 def comments_of(kind: type) -> dict[str, str]:
