@@ -67,6 +67,7 @@ class Work:
     options: dict[str, Any]
     input_key: bytes | None
     results: dict[str, str] | None = None  # what the winners said whose output the inputs name
+    attempt: int = 0  # entries into the model, this one counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,13 +243,13 @@ def claim_message(
                        lease_until = now() + make_interval(secs => :seconds)
                 WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'sent' AND message_id = :message
                   AND finished_at IS NULL
-                RETURNING id, subtask_id, input_key
+                RETURNING id, subtask_id, input_key, attempt + 1 - :charge AS attempt
             )
             SELECT c.id, c.subtask_id, s.task_id, s.capability, t.request, s.inputs, t.attachments, s.options,
-                   c.input_key, {READ} AS results, false AS held
+                   c.input_key, {READ} AS results, c.attempt, false AS held
             FROM taken AS c JOIN subtask AS s ON s.id = c.subtask_id JOIN task AS t ON t.id = s.task_id
             UNION ALL
-            SELECT id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, true FROM candidate
+            SELECT id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, true FROM candidate
             WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'running' AND message_id = :message
               AND finished_at IS NULL AND lease_until > now()
             """  # noqa: S608 - a constant

@@ -9,10 +9,15 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from db.errors import InvalidRequest, NotFound
+from db.logs import get_logger, portions
+from db.states import TaskState
 from db.tasks import announce
+from db.tracing import here
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+log = get_logger(__name__)
 
 
 def unfinished_business(connection: Connection, limit: int = 1000) -> list[UUID]:
@@ -86,23 +91,31 @@ def finish_tasks(connection: Connection, task_ids: Sequence[UUID]) -> int:
             ), thinking AS (
                 UPDATE task SET status = o.next, attempt = 0, message_id = NULL, sent_at = NULL, not_before = NULL
                 FROM fate AS o WHERE task.id = o.task_id AND o.next IN ('planning', 'integrating')
-                RETURNING id
+                RETURNING id, status
             ), ended AS (
                 UPDATE task SET status = o.next, answer = CASE WHEN o.done THEN o.answer END, {ENDS}
                 FROM fate AS o WHERE task.id = o.task_id AND o.next NOT IN ('planning', 'integrating')
-                RETURNING id
+                RETURNING id, status
             )
-            SELECT (SELECT count(*) FROM thinking) AS thinking, (SELECT count(*) FROM ended) AS ended
+            SELECT id, status FROM thinking UNION ALL SELECT id, status FROM ended
             """  # noqa: S608 - constants
         ),
         {"ids": list(task_ids)},
-    ).one()
-    if moved.ended:
+    ).all()
+    states = {row.status for row in moved}
+    if any(TaskState(state).final for state in states):
         announce(connection, "result")
-    if moved.thinking:
+    if not all(TaskState(state).final for state in states):
         announce(connection, "subtask")
-    count: int = moved.ended + moved.thinking
-    return count
+    for state in sorted(states):
+        _tell(state, [row.id for row in moved if row.status == state])
+    return len(moved)
+
+
+def _tell(state: str, tasks: Sequence[UUID]) -> None:
+    """One line, for as many as one statement moved. What a transaction then takes back, it tells again later."""
+    for some in portions(tasks):
+        log.info(f"{len(some)} {state}", action="tasks_moved", state=state, tasks=some)
 
 
 def store_answer(connection: Connection, task: UUID, token: UUID, answer: str, integration: Mapping[str, Any]) -> bool:
@@ -124,6 +137,7 @@ def store_answer(connection: Connection, task: UUID, token: UUID, answer: str, i
     ).rowcount
     if stored:
         announce(connection, "result")
+        _tell(TaskState.DONE, [task])
     return bool(stored)
 
 
@@ -152,24 +166,29 @@ def finish_as_they_are(connection: Connection, reasons: Mapping[UUID, str]) -> N
         {"rows": json.dumps([{"id": str(task), "reason": reason} for task, reason in reasons.items()])},
     )
     announce(connection, "result")
+    _tell("ended", list(reasons))
 
 
 def expire_pending(connection: Connection, limit: int = 1000) -> int:
     """Pending tasks whose deadline has passed are expired."""
-    expired = connection.execute(
-        text(
-            """
+    expired = list(
+        connection.execute(
+            text(
+                """
             UPDATE task SET status = 'expired', finished_at = now(), finished_xid = pg_current_xact_id(),
                 error = '{"code": "deadline_passed", "message": "The deadline passed before anybody looked at it."}'
             WHERE id IN (SELECT id FROM task WHERE status = 'pending' AND deadline <= now()
                          ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED)
+            RETURNING id
             """
-        ),
-        {"limit": limit},
-    ).rowcount
+            ),
+            {"limit": limit},
+        ).scalars()
+    )
     if expired:
         announce(connection, "result")
-    return expired
+        _tell(TaskState.EXPIRED, expired)
+    return len(expired)
 
 
 def cancel_tasks(connection: Connection, tasks: Sequence[UUID]) -> list[UUID]:
@@ -214,10 +233,11 @@ def cancel_tasks(connection: Connection, tasks: Sequence[UUID]) -> list[UUID]:
         ),
         values,
     )
-    ids = list(cancelled.scalars())
-    if ids:
+    ended = list(cancelled.scalars())
+    if ended:
         announce(connection, "result")
-    return ids
+        _tell(TaskState.CANCELLED, ended)
+    return ended
 
 
 def retry_task(connection: Connection, task: UUID) -> UUID:
@@ -229,14 +249,14 @@ def retry_task(connection: Connection, task: UUID) -> UUID:
         text(
             """
             WITH old AS (SELECT * FROM task WHERE id = :task FOR KEY SHARE), new AS (
-                INSERT INTO task (request, capability, source, priority, options, attachments, retry_of)
-                SELECT request, capability, source, priority, options, attachments, id FROM old
+                INSERT INTO task (request, capability, source, priority, options, attachments, retry_of, traceparent)
+                SELECT request, capability, source, priority, options, attachments, id, CAST(:trace AS text) FROM old
                 WHERE finished_at IS NOT NULL RETURNING id
             )
             SELECT old.status, (SELECT id FROM new) AS id FROM old
             """
         ),
-        {"task": task},
+        {"task": task, "trace": here()},
     ).one_or_none()
     if row is None:
         raise NotFound(f"No task {task}; `bakeoff results` lists the latest ones.")

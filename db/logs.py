@@ -1,4 +1,7 @@
-"""Logs: a stable `action`, a sentence for a person, and the ids of the task, subtask and model.
+"""Logs: a stable `action`, a sentence for a person, and the ids of task, subtask, model and message.
+
+`grep TASK_ID` over the logs of all processes reads one task's life. A line about many names them all: it is of one
+message, one batch or one statement, and what none of these bounds takes several lines.
 
 What callers and models wrote stays out of them unless BAKEOFF_LOG_CONTENT says otherwise: a field `said`, the words of
 exceptions, the detail of a database's error, the arguments that Celery adds. It all stands in the rows.
@@ -9,13 +12,18 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from traceback import format_tb
 from typing import Any
 
 import structlog
 
 CELERY_S_TRACE = "celery.app.trace"
+LONGEST_LIST = 100  # ids of a line, where no message bounds their number
+#: Loggers whose lines below a warning say less than one of ours, or nothing: one for each request, one for each message
+#: without what it carries.
+QUIET = ("alembic", "httpx", "urllib3")
+QUIET_UNLESS_DEBUGGING = ("celery.worker.strategy", CELERY_S_TRACE)
 KIND = re.compile(r"[\w.]+")
 DETAIL = "\nDETAIL:"  # where Postgres begins to quote a row
 
@@ -60,7 +68,7 @@ def configure_logging(level: str = "info", style: str = "auto", *, content: bool
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for name in ("alembic", "httpx"):  # they say nothing that an operator needs: a line for each request
+    for name in QUIET if level == "debug" else (*QUIET, *QUIET_UNLESS_DEBUGGING):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
@@ -100,3 +108,14 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """A logger; call it as `log.info("sentence", action="candidate_finished", model=...)`."""
     logger: structlog.stdlib.BoundLogger = structlog.get_logger(name)
     return logger
+
+
+def ids(of: Iterable[object]) -> list[str]:
+    """Ids for a line, each once."""
+    return list(dict.fromkeys(map(str, of)))
+
+
+def portions(of: Iterable[object]) -> list[list[str]]:
+    """Ids for as many lines as it takes."""
+    every = ids(of)
+    return [every[start : start + LONGEST_LIST] for start in range(0, len(every), LONGEST_LIST)]

@@ -31,6 +31,7 @@ class TaskRow:
     run_at: datetime | None = None
     deadline: datetime | None = None
     retry_of: UUID | None = None
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +106,7 @@ def insert_tasks(
                     SELECT bakeoff_uuid7() AS id, r.* FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (
                         n integer, request text, capability text, source text, priority smallint, options jsonb,
                         attachments jsonb, idempotency_key text, run_at timestamptz, deadline timestamptz,
-                        retry_of uuid)
+                        retry_of uuid, traceparent text)
                 ), fitting AS (
                     SELECT g.source FROM (SELECT source, count(*) AS n FROM given GROUP BY source) AS g
                     WHERE CAST(:max_backlog AS bigint) IS NULL OR g.n + (
@@ -113,9 +114,9 @@ def insert_tasks(
                                               LIMIT :max_backlog) AS open) <= :max_backlog
                 ), stored AS (
                     INSERT INTO task (id, request, capability, source, priority, options, attachments, idempotency_key,
-                                      run_at, deadline, retry_of)
+                                      run_at, deadline, retry_of, traceparent)
                     SELECT id, request, capability, source, priority, options, attachments, idempotency_key, run_at,
-                           deadline, retry_of
+                           deadline, retry_of, traceparent
                     FROM given WHERE source IN (SELECT source FROM fitting) ORDER BY n
                     ON CONFLICT (source, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
                     RETURNING id

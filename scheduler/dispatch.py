@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
@@ -16,11 +17,12 @@ from db.candidates import Choice, Message, Sent, choose_and_send, send_waiting, 
 from db.engine import transaction
 from db.errors import Unreachable
 from db.flight import Look, in_flight, look
-from db.logs import get_logger
+from db.logs import get_logger, ids
 from db.registry import ModelEntry, Registry
 from db.settings import Settings
 from db.states import ModelState
 from db.subtasks import ReadySubtask, lock_ready
+from db.tracing import NOTHING, Span, is_on, traced, wave_span
 from db.workers import live_queues, live_workers, model_states
 from scheduler.choosing import Chooser
 from scheduler.limits import largest_message
@@ -33,6 +35,19 @@ log = get_logger(__name__)
 LOOK = 256  # ready subtasks locked in one look, at most
 LEAST_LOOK = 32
 PROBED = {"selector": "probe", "rank": 0}
+
+
+def _tell(what: str, action: str, messages: Sequence[Message]) -> None:
+    models = ids(message.model for message in messages)
+    subtasks = ids(subtask for message in messages for subtask in message.subtask_ids)
+    log.info(
+        f"{what} of {len(subtasks)} to {', '.join(models)}",
+        action=action,
+        models=models,
+        messages=ids(message.id for message in messages),
+        tasks=ids(task for message in messages for task in message.task_ids),
+        subtasks=subtasks,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,10 +146,12 @@ class Dispatcher:
             waiting = list(self._waiting(connection, room))
         for number, message in enumerate(waiting):
             try:
-                self._publisher.send_again(message, self._settings.registry.models[message.model])
+                with self._span([message]):
+                    self._publisher.send_again(message, self._settings.registry.models[message.model])
             except Unreachable:
                 self._take_back(waiting[number:])
                 raise
+            _tell("Sent again", "message_sent_again", [message])
         return sum(len(message.candidate_ids) for message in waiting)
 
     def _waiting(self, connection: Connection, room: Room) -> Iterator[Message]:
@@ -289,22 +306,37 @@ class Dispatcher:
         for message in sent.messages:
             of_subtask[message.subtask_ids[0]].append(message)
         for number, wave in enumerate(waves):
-            ids = [subtask for subtask in wave.ids if subtask not in sent.answered]
-            ours = [message for subtask in ids for message in of_subtask[subtask]]
+            subtasks = [subtask for subtask in wave.ids if subtask not in sent.answered]
+            ours = [message for subtask in subtasks for message in of_subtask[subtask]]
             if not ours:
                 continue
             try:
-                self._publisher.send_wave(ours, ids, self._settings.registry.models)
+                with self._span(ours):
+                    self._publisher.send_wave(ours, subtasks, self._settings.registry.models)
             except Unreachable:
                 rest = [subtask for later in waves[number:] for subtask in later.ids]
                 self._take_back([message for subtask in rest for message in of_subtask[subtask]])
                 raise
-            log.info(
-                f"Sent a wave of {len(ids)} to {', '.join(message.model for message in ours)}",
-                action="wave_sent",
-                models=[message.model for message in ours],
-                subtasks=[str(subtask) for subtask in ids],
-            )
+            _tell("Sent a wave", "wave_sent", ours)
+
+    def _span(self, messages: Sequence[Message]) -> AbstractContextManager[Span]:
+        """Around the sending of messages that belong together, where somebody traces one of their tasks."""
+        if not is_on():
+            return nullcontext(NOTHING)
+        tasks = {task for message in messages for task in message.task_ids}
+        with transaction(self._engine) as connection:
+            traces = traced(connection, tasks)
+        return wave_span(
+            "dispatch",
+            "PRODUCER",
+            list(dict.fromkeys(traces.values())),
+            messaging__system="celery",
+            messaging__operation__type="send",
+            messaging__batch__message_count=len(messages),
+            bakeoff__models=sorted(message.model for message in messages),
+            bakeoff__subtasks=len({subtask for message in messages for subtask in message.subtask_ids}),
+            bakeoff__tasks=len(tasks),
+        )
 
     def _take_back(self, messages: Sequence[Message]) -> None:
         with transaction(self._engine) as connection:

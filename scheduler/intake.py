@@ -12,13 +12,16 @@ from typing import Any
 
 from celery.worker.request import Request
 from sqlalchemy.exc import OperationalError
+from structlog.contextvars import bound_contextvars
 
 from db.engine import wait_for_postgres
 from db.errors import BacklogFull, InvalidRequest, RefusedNow
 from db.settings import load_settings
+from db.tracing import called_by
 from scheduler.jsonl import moment
 from scheduler.submit import NewTask, Upload, submit
 from worker.app import app
+from worker.traces import sender_of
 
 
 class QuietRequest(Request):  # type: ignore[misc] # celery has no types
@@ -50,12 +53,14 @@ def submit_task(
     idempotency_key: str | None = None,
     run_at: str | None = None,
     deadline: str | None = None,
+    traceparent: str | None = None,
 ) -> dict[str, str]:
     """Store a task; returns `{"task_id": ...}`.
 
     `attachments` holds `{"name", "data"}` with the file's bytes in base64, or `{"sha256"}` of a stored file. Times are
-    ISO 8601. Raises `InvalidRequest`, and `BacklogFull` with the seconds to wait, which the caller sees as a failed
-    Celery task with its sentence.
+    ISO 8601. `traceparent` names the caller's span, where its message has no header of that name. Raises
+    `InvalidRequest`, and `BacklogFull` with the seconds to wait, which the caller sees as a failed Celery task with its
+    sentence.
     """
     settings = load_settings()
     new = NewTask(
@@ -70,7 +75,8 @@ def submit_task(
         deadline=moment("deadline", deadline),
     )
     patient = wait_for_postgres(settings.intake_visibility / 2)  # so a long outage fills the queue, not this process
-    return {"task_id": str(patient(lambda: submit(settings, new))())}
+    with called_by(sender_of(self.request) or traceparent), bound_contextvars(message=self.request.id):
+        return {"task_id": str(patient(lambda: submit(settings, new))())}
 
 
 def _attachment(number: int, item: Mapping[str, Any]) -> Upload | Mapping[str, Any]:

@@ -20,6 +20,7 @@ from db.logs import get_logger
 from db.settings import Settings
 from db.states import WorkerState
 from db.thinking import waiting_to_think
+from db.tracing import configure_tracing, flush
 from db.workers import beat, remove_worker, set_worker_state, sync_registry
 from scheduler.choosing import Chooser
 from scheduler.dispatch import LOOK, Dispatcher
@@ -33,6 +34,7 @@ from worker.app import app
 log = get_logger(__name__)
 
 PLANNED_AT_ONCE = 256
+FLUSH = 3.0  # seconds that the last spans get
 LONGEST_BACKOFF = 2.0  # seconds: a look at a server that is away costs little, and everybody waits for us
 
 
@@ -58,6 +60,7 @@ class Scheduler:
         """Work until SIGTERM or SIGINT."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        configure_tracing("scheduler")
         self._sync()
         log.info("The scheduler runs", action="scheduler_started", models=len(self._settings.registry.models))
         failures = 0
@@ -80,6 +83,7 @@ class Scheduler:
         self._close_listening()
         self._leave()
         self._engine.dispose()
+        flush(FLUSH)
         log.info("The scheduler stopped", action="scheduler_stopped")
 
     def tick(self) -> bool:

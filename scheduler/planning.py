@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 from db.blobs import Artifact, AttachmentRef, artifacts_of
 from db.cache import input_key
 from db.errors import InvalidRequest
-from db.logs import get_logger
+from db.logs import get_logger, portions
 from db.plan import OfAttachment, OfRequest, OfText, Plan, Step
 from db.planning import PlannedTask, begin_planning, end_plans, keep_plans, lock_planned, read_planned
 from db.settings import Settings
@@ -132,6 +132,8 @@ def _look_at(connection: Connection, settings: Settings, tasks: Sequence[Pending
     keep_plans(connection, kept)
     start_tasks(connection, rows, settings.max_subtasks)
     begin_planning(connection, to_plan)
+    _tell("running", {row.task_id for row in rows})
+    _tell("planning", to_plan)
     reject_tasks(connection, refused)
 
 
@@ -165,8 +167,14 @@ def _start_planned(connection: Connection, settings: Settings, tasks: Sequence[P
                 refused[task.id] = _refusal(task, error)
     keep_plans(connection, kept)
     start_tasks(connection, rows, settings.max_subtasks, {task.id: task.known for task in tasks})
+    _tell("running", {row.task_id for row in rows})
     reject_tasks(connection, refused)
     end_plans(connection, sorted(set(kept) - {row.task_id for row in rows}))
+
+
+def _tell(state: str, tasks: Collection[UUID]) -> None:
+    for some in portions(sorted(tasks)):
+        log.info(f"{len(some)} {state}", action="tasks_moved", state=state, tasks=some)
 
 
 def _refusal(task: PendingTask, error: InvalidRequest) -> dict[str, str]:

@@ -22,6 +22,7 @@ from db.registry import ModelEntry
 from db.settings import Settings
 from db.states import TaskState
 from db.thinking import ThinkingMessage
+from db.tracing import headers_here
 from db.verdicts import JudgeMessage
 from scheduler.limits import SOFT_BEFORE_HARD, hard_limit
 from scheduler.queues import broker_client, queue_lengths
@@ -116,6 +117,7 @@ class Publisher:
                 "soft_time_limit": hard - SOFT_BEFORE_HARD,
                 "ignore_result": True,  # a chord counts its parts all the same; results are rows
                 "kwargsrepr": in_flower([message.model], message.task_ids, message.subtask_ids),
+                **_sender(),
             },
             immutable=True,
             app=self._app,
@@ -130,6 +132,7 @@ class Publisher:
                 "time_limit": self._settings.message_limit,
                 "soft_time_limit": self._settings.message_limit - SOFT_BEFORE_HARD,
                 "kwargsrepr": in_flower(models, tasks, subtasks),
+                **_sender(),
             },
             immutable=True,
             app=self._app,
@@ -138,6 +141,12 @@ class Publisher:
     def _unreachable(self, error: BaseException) -> Unreachable:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         return Unreachable(f"Redis does not take messages ({reason}). Start it, or check BAKEOFF_REDIS_URL.")
+
+
+def _sender() -> dict[str, dict[str, str]]:
+    """Options of a message that is sent from within a span."""
+    headers = headers_here()
+    return {"headers": headers} if headers else {}
 
 
 def in_flower(models: Sequence[str], tasks: Sequence[UUID], subtasks: Sequence[UUID]) -> str:

@@ -15,7 +15,7 @@ from db.endings import expire_pending, finish_tasks, unfinished_business
 from db.engine import transaction
 from db.errors import Unreachable
 from db.flight import lost_messages
-from db.logs import get_logger
+from db.logs import get_logger, ids
 from db.settings import Settings
 from db.subtasks import end_stray_candidates, expire_subtasks, skip_unreachable, stop_waiting, unblock
 from db.thinking import expire_thinking
@@ -117,7 +117,8 @@ class Reconciler:
         empty = [name for name in serving if lengths[registry.queues[name]] == 0]
         with transaction(self._engine) as connection:
             lost = lost_messages(connection, empty, self._settings.lost_after)
-            self._note("messages_lost", unsend(connection, lost, self._settings.retry_delay) if lost else 0)
+            unsent = unsend(connection, lost, self._settings.retry_delay) if lost else 0
+            self._note("messages_lost", unsent, messages=ids(lost))
 
     def judge_what_is_unjudged(self) -> None:
         """Send what is complete, and no chord will judge, to the judges. Raises `Unreachable`."""
@@ -160,9 +161,15 @@ class Reconciler:
             with transaction(self._engine) as connection:
                 unsend_judging(connection, message.id)
             raise
-        self._note("judging_sent", len(message.subtask_ids))
+        self._note(
+            "judging_sent",
+            len(message.subtask_ids),
+            message=str(message.id),
+            tasks=ids(message.task_ids),
+            subtasks=ids(message.subtask_ids),
+        )
 
-    def _note(self, action: str, count: int) -> None:
+    def _note(self, action: str, count: int, **named: str | list[str]) -> None:
         if count:
             self._found = True
-            log.info(f"{action.replace('_', ' ')}: {count}", action=action, count=count)
+            log.info(f"{action.replace('_', ' ')}: {count}", action=action, count=count, **named)

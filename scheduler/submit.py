@@ -111,7 +111,10 @@ def submit_many(settings: Settings, tasks: Sequence[NewTask], *, needs_worker: b
     files = [file for draft in drafts for file in draft.files]
     for file in files:
         _put(file, settings)
-    with span("submit", "PRODUCER", parent=here(), bakeoff__tasks=len(drafts)) as spanned, transaction(engine) as connection:
+    with (
+        span("submit", "PRODUCER", parent=here(), bakeoff__tasks=len(drafts)) as spanned,
+        transaction(engine) as connection,
+    ):
         record_artifacts(connection, [file.artifact for file in files])
         bound = ADMISSION.bound(connection, (draft.task.source for draft in drafts), settings.max_backlog)
         rows = [_row(draft, here()) for draft in drafts]

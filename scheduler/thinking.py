@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine
 
 from db.engine import transaction
 from db.errors import Unreachable
-from db.logs import get_logger
+from db.logs import get_logger, ids
 from db.settings import Settings
 from db.states import TaskState
 from db.thinking import send_thinking, thinking_in_flight, unsend_thinking
@@ -50,7 +50,12 @@ class Thinking:
                     unsend_thinking(connection, [later.id for later in messages[number:]])
                 raise
         if messages:
-            log.info(f"Sent {len(messages)} to the {queue}", action=f"{state}_sent", count=len(messages))
+            log.info(
+                f"Sent {len(messages)} to the {queue}",
+                action=f"{state}_sent",
+                tasks=ids(message.task_id for message in messages),
+                messages=ids(message.id for message in messages),
+            )
         return len(messages)
 
     def _room(self, connection: Connection, state: TaskState, queue: str, length: int) -> int:

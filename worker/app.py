@@ -42,6 +42,7 @@ def configuration() -> dict[str, Any]:
         "broker_transport": "worker.delivery:Transport" if role and role.intake else "worker.thrift:Transport",
         "result_backend": f"worker.coordination:ChordCounter+{settings.broker}",
         "imports": (
+            "worker.arrivals",
             "worker.run",
             "worker.judging",
             "worker.planning",

@@ -17,6 +17,7 @@ from worker.cleaning import clean_json, clean_text
 from worker.integrators import Integrated
 from worker.process import ModelProcess, this_process
 from worker.thinking import Store, think
+from worker.traces import sender_of
 
 
 @app.task(name="bakeoff.integrate_task", bind=True, ignore_result=True)  # type: ignore[untyped-decorator] # celery has no types
@@ -30,6 +31,7 @@ def integrate_task(self: Any, *, task: str) -> None:
         TaskState.INTEGRATING,
         partial(integrate, process),
         partial(_timeout, process),
+        sender_of(self.request),
     )
 
 

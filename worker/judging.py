@@ -16,13 +16,15 @@ from uuid import UUID
 
 from celery.exceptions import SoftTimeLimitExceeded
 from sqlalchemy import Connection
+from structlog.contextvars import bound_contextvars
 
 from db.breaker import Guarded, note_failure, note_success
 from db.errors import RefusedNow
 from db.judges import ask_next_judge
 from db.lease import Claim, Leased, charge, give_back
-from db.logs import get_logger
+from db.logs import get_logger, ids
 from db.states import ErrorKind
+from db.tracing import traced
 from db.verdicts import (
     ToJudge,
     VerdictRow,
@@ -39,6 +41,7 @@ from worker.judges.passing import ONLY_PASSING
 from worker.pace import asks
 from worker.process import ModelProcess, this_process
 from worker.renewal import Renewal
+from worker.traces import judge_span, sender_of, tell_verdict
 
 log = get_logger(__name__)
 
@@ -53,23 +56,29 @@ UNJUDGED = ("only_candidate", "fallback", ONLY_PASSING)  # methods of verdicts f
 @app.task(name="bakeoff.judge_subtasks", bind=True, ignore_result=True)  # type: ignore[untyped-decorator] # celery has no types
 def judge_subtasks(self: Any, *, subtasks: list[str], tasks: Sequence[str] = ()) -> None:  # noqa: ARG001 - for Flower
     """Judge what can be judged of these subtasks; the others are not ready, or somebody else's."""
-    judge_wave(this_process(), UUID(self.request.id), [UUID(subtask) for subtask in subtasks])
+    with bound_contextvars(message=self.request.id):
+        message, sender = UUID(self.request.id), sender_of(self.request)
+        judge_wave(this_process(), message, [UUID(subtask) for subtask in subtasks], sender)
 
 
-def judge_wave(process: ModelProcess, message: UUID, ids: Sequence[UUID]) -> None:
-    """Claim what can be judged, judge it, store the verdicts; stop where the judge is found suspended."""
+def judge_wave(process: ModelProcess, message: UUID, ids: Sequence[UUID], sender: str | None = None) -> None:
+    """Claim what can be judged, judge it, store the verdicts; stop where the judge is found suspended.
+
+    `sender` is the span that sent the message.
+    """
     settings = process.settings
 
-    def claim_and_begin(connection: Connection) -> tuple[Claim, deque[ToJudge], list[ToJudge]]:
+    def claim_and_begin(connection: Connection) -> tuple[Claim, deque[ToJudge], list[ToJudge], dict[UUID, str]]:
         claim = claim_judging(connection, ids, message, settings.lease_seconds)
         waiting = deque(load_to_judge(connection, claim) if claim.ids else [])
-        return claim, waiting, _enter(connection, claim, process.judge_pace.next_of(waiting))
+        traces = traced(connection, {subtask.task_id for subtask in waiting})
+        return claim, waiting, _enter(connection, claim, process.judge_pace.next_of(waiting)), traces
 
-    claim, waiting, first = process.stored(claim_and_begin)
+    claim, waiting, first, traces = process.stored(claim_and_begin)
     if not first and not waiting:
         return
     with Renewal(process.engine, Leased.SUBTASK, claim.token, settings.lease_seconds) as renewal:
-        _Sitting(process, renewal, claim).judge(first, waiting)
+        _Sitting(process, renewal, claim, traces, sender).judge(first, waiting)
 
 
 def _enter(connection: Connection, claim: Claim, chunk: Sequence[ToJudge]) -> list[ToJudge]:
@@ -87,7 +96,11 @@ def is_asked(subtask: ToJudge) -> bool:
 class _Sitting:
     """One claim being judged, chunk by chunk: a chunk is charged in one statement, and stored in one."""
 
-    def __init__(self, process: ModelProcess, renewal: Renewal, claim: Claim) -> None:
+    def __init__(
+        self, process: ModelProcess, renewal: Renewal, claim: Claim, traces: dict[UUID, str], sender: str | None
+    ) -> None:
+        self._traces = traces
+        self._sender = sender
         self._process = process
         self._renewal = renewal
         self._claim = claim
@@ -117,7 +130,8 @@ class _Sitting:
     def _judge_one(self, subtask: ToJudge) -> bool:
         """Judge one subtask. Returns whether it makes sense to go on with the next."""
         started = time.monotonic()
-        entry = self._process.registry.judges.get(judge_of(self._process.registry, subtask))
+        name = judge_of(self._process.registry, subtask)
+        entry = self._process.registry.judges.get(name)
         timeout = entry.timeout if entry else self._process.settings.start_allowance
         if is_asked(subtask) and self._asked and started + timeout > self._ends:
             self._store_decided()
@@ -127,13 +141,19 @@ class _Sitting:
         if asks(subtask) and not is_asked(subtask) and self._goes_on(subtask, LOST):
             return True
         try:
-            verdict = self._verdict(subtask, started)
+            with judge_span(subtask, name, entry, self._traces, self._sender) as spanned:
+                verdict = self._verdict(subtask, started)
+                tell_verdict(spanned, verdict)
         except SoftTimeLimitExceeded:  # the message's, not this question's: nobody is at fault
             self._store_decided()
             self._not_begun.append(subtask)
             return False
         except Exception as error:
-            log.exception("A judge failed", action="judge_failed", judge=subtask.judge, subtask=str(subtask.id))
+            log.exception(
+                "A judge failed",
+                action="judge_failed", judge=subtask.judge, task=str(subtask.task_id), subtask=str(subtask.id),
+                attempt=subtask.attempt + 1,
+            )  # fmt: skip
             self._store_decided()  # first: what worked before it failed was a success
             return self._after_failure(subtask, error, time.monotonic() - started)
         finally:
@@ -202,18 +222,27 @@ class _Sitting:
         if not decided:
             return
         stored = set(self._write(partial(store_decided, token=self._claim.token, decided=decided)))
-        for subtask, verdict in decided:
-            log.info(
-                f"{subtask.capability}: {verdict.reason}",
-                action="verdict_stored" if subtask.id in stored else "verdict_too_late",
-                task=str(subtask.task_id),
-                subtask=str(subtask.id),
-                judge=subtask.judge,
-                seconds=round(verdict.seconds, 3),
-            )
+        _tell([one for one in decided if one[0].id in stored], "verdict_stored")
+        _tell([one for one in decided if one[0].id not in stored], "verdict_too_late")
 
     def _write(self, statement: Callable[[Connection], T]) -> T:
         return self._process.stored(statement)
+
+
+def _tell(decided: Sequence[tuple[ToJudge, VerdictRow]], action: str) -> None:
+    """A line for each judge of what was stored together. Why it decided so stands in the rows."""
+    for judge in sorted({subtask.judge for subtask, _ in decided}):
+        mine = [(subtask, verdict) for subtask, verdict in decided if subtask.judge == judge]
+        log.info(
+            f"{judge}: {len(mine)} {'too late' if action == 'verdict_too_late' else 'decided'}",
+            action=action,
+            judge=judge,
+            tasks=ids(subtask.task_id for subtask, _ in mine),
+            subtasks=ids(subtask.id for subtask, _ in mine),
+            fallbacks=sum(verdict.fallback for _, verdict in mine),
+            attempt=max(subtask.attempt for subtask, _ in mine) + 1,
+            seconds=round(sum(verdict.seconds for _, verdict in mine), 3),
+        )
 
 
 def store_decided(connection: Connection, token: UUID, decided: Sequence[tuple[ToJudge, VerdictRow]]) -> list[UUID]:

@@ -23,6 +23,7 @@ from worker.planners.checking import tools_of
 from worker.process import ModelProcess, this_process
 from worker.ranking import rank_models
 from worker.thinking import Store, think
+from worker.traces import sender_of
 from worker.writing import WritingError
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def plan_task(self: Any, *, task: str) -> None:
         TaskState.PLANNING,
         partial(plan, process),
         partial(_timeout, process),
+        sender_of(self.request),
     )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import TypeVar
 
-from celery.signals import worker_process_init
+from celery.signals import worker_process_init, worker_process_shutdown
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -26,6 +26,7 @@ from db.planning import stored_plans
 from db.registry import JudgeEntry
 from db.settings import Settings, load_settings
 from db.states import WorkerState
+from db.tracing import configure_tracing, flush
 from db.workers import set_worker_state
 from worker.backends import Backend, LanguageModel, Place, SeeingModel, create_backend
 from worker.batching import Ceilings
@@ -44,6 +45,7 @@ log = get_logger(__name__)
 
 T = TypeVar("T")
 
+FLUSH = 0.8  # seconds that the last spans get; the parent gives the child one to end (`worker.stopping.QUIET`)
 FIRST_RETRY, LAST_RETRY = 2.0, 30.0  # seconds between two tries to load a model
 
 
@@ -221,7 +223,13 @@ def _start_child(**_: object) -> None:
     configure_logging(settings.log_level, settings.log_format, content=settings.log_content)
     role = WorkerRole.of_this_process()
     if role is not None and role.computes:
+        configure_tracing(role.name)
         process = this_process()
         with contextlib.suppress(BakeoffError, SQLAlchemyError):
             process.say_starting()
         process.warm_up()
+
+
+@worker_process_shutdown.connect(weak=False)  # type: ignore[untyped-decorator] # celery has no types
+def _end_child(**_: object) -> None:
+    flush(FLUSH)

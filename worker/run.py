@@ -16,6 +16,7 @@ from uuid import UUID
 
 from celery.exceptions import Ignore
 from sqlalchemy import Connection
+from structlog.contextvars import bound_contextvars
 
 from db.blobs import artifacts_of
 from db.breaker import note_batch
@@ -23,10 +24,11 @@ from db.cache import answer_from_cache
 from db.candidates import Result, Work, claim_message, store
 from db.engine import transaction, wait_for_postgres
 from db.lease import Leased, charge, give_back
-from db.logs import get_logger
+from db.logs import get_logger, ids
 from db.registry import ModelEntry
 from db.settings import Settings
 from db.states import ErrorKind
+from db.tracing import NOTHING, Span, traced
 from db.workers import note_speed
 from worker.app import app
 from worker.backends import Backend, Failure, Input, Output, failure_from
@@ -35,8 +37,13 @@ from worker.cleaning import clean_json, clean_text
 from worker.inputs import resolved
 from worker.process import ModelProcess, this_process
 from worker.renewal import Renewal
+from worker.traces import batch_span, candidate_spans, message_span, now, sender_of
 
 log = get_logger(__name__)
+
+#: What a line of the log says of a batch, by its action.
+SAYS = {"batch_finished": "done", "candidate_failed": "failed", "result_too_late": "too late"}
+SAID = 5  # messages of failures in one line, where logs quote at all
 
 
 @app.task(name="bakeoff.run_candidates", bind=True)  # type: ignore[untyped-decorator] # celery has no types
@@ -50,18 +57,32 @@ def run_candidates(
     tasks: Sequence[str] = (),  # noqa: ARG001 - for people who read Flower
 ) -> str:
     """Run the candidates of one message. Raises `Ignore` where the message's first delivery still works on them."""
-    run_message(
-        this_process(),
-        message=UUID(self.request.id),
-        model=model,
-        ids=[UUID(candidate) for candidate in candidates],
-        in_chord=in_chord,
-    )
+    with bound_contextvars(message=self.request.id):
+        run_message(
+            this_process(),
+            message=UUID(self.request.id),
+            model=model,
+            ids=[UUID(candidate) for candidate in candidates],
+            in_chord=in_chord,
+            sender=sender_of(self.request),
+        )
     return "ok"
 
 
-def run_message(process: ModelProcess, *, message: UUID, model: str, ids: Sequence[UUID], in_chord: bool) -> None:
-    """Claim, then run batch by batch; a batch is charged when it enters the model and stored when it leaves."""
+def run_message(
+    process: ModelProcess,
+    *,
+    message: UUID,
+    model: str,
+    ids: Sequence[UUID],
+    in_chord: bool,
+    sender: str | None = None,
+) -> None:
+    """Claim, then run batch by batch; a batch is charged when it enters the model and stored when it leaves.
+
+    `sender` is the span that sent it.
+    """
+    began = now()
     try:
         backend = process.backend(model)
     except Exception:
@@ -75,7 +96,11 @@ def run_message(process: ModelProcess, *, message: UUID, model: str, ids: Sequen
     if not run.claimed:
         log.info("Nothing left to run", action="message_empty", model=model, message=str(message))
         return
-    with Renewal(process.engine, Leased.CANDIDATE, run.token, process.settings.lease_seconds) as renewal:
+    spanning = message_span(backend.model, message, run.traces, sender=sender, began=began, size=len(ids))
+    with (
+        spanning as run.span,
+        Renewal(process.engine, Leased.CANDIDATE, run.token, process.settings.lease_seconds) as renewal,
+    ):
         last = run.batches(renewal, first)
     if last is not None:
         _end_early(process, model, run.token, last)
@@ -111,6 +136,8 @@ class _Run:
         self.token = UUID(int=0)
         self.held = 0
         self.claimed = 0
+        self.traces: dict[UUID, str] = {}  # traceparent by task
+        self.span: Span = NOTHING
 
     def claim(self, message: UUID, ids: Sequence[UUID]) -> _Batch:
         """Claim the message's candidates, and let the first batch enter. One transaction."""
@@ -125,6 +152,7 @@ class _Run:
                 self._left = claim.work
                 if claim.held:
                     return _Batch([], {})
+                self.traces = traced(connection, {work.task_id for work in claim.work})
                 return self._enter(connection, charged=all_enter, look_up=any(map(self._key, claim.work)))
 
         return attempt()
@@ -179,13 +207,18 @@ class _Run:
             return []
         process, settings = self._process, self._process.settings
         inputs = [resolved(process, item, batch.types) for item in batch.work]
+        model, began = self._backend.model, now()
         started = time.monotonic()
-        renewal.until(started + self._backend.model.timeout)
-        answers = _answers(process, self._backend, inputs)
+        renewal.until(started + model.timeout)
+        with batch_span(model, batch.work, self.traces, message=self.span) as spanned:
+            answers = _answers(process, self._backend, inputs)
         share = (time.monotonic() - started) / len(inputs)
         results = [_result(item.id, answer, share, settings) for item, answer in zip(batch.work, answers, strict=True)]
+        if self.traces:
+            candidate_spans(model, batch.work, results, self.traces, batch=spanned, began=began)
         renewal.until(time.monotonic() + 2 * settings.lease_seconds)  # a Postgres that is away is waited for
-        _store(process, self._backend.model, self.token, results, in_chord=self._in_chord, seconds_per_item=share)
+        stored = _store(process, model, self.token, results, in_chord=self._in_chord, seconds_per_item=share)
+        _tell(model.name, batch.work, results, stored)
         return answers
 
 
@@ -256,8 +289,11 @@ def _store(
     *,
     in_chord: bool,
     seconds_per_item: float,
-) -> None:
-    """Store a batch under its token; a Postgres that is away is waited for, for up to one lease."""
+) -> set[UUID]:
+    """Store a batch under its token; a Postgres that is away is waited for, for up to one lease.
+
+    Returns the candidates that were still ours.
+    """
     settings = process.settings
     process.speeds.took(model.name, seconds_per_item)
     speed = process.speeds.news(model.name)
@@ -285,25 +321,27 @@ def _store(
         log.error(
             f"{model.name} is suspended: its calls fail one after the other", action="model_suspended", model=model.name
         )
-    _tell(model.name, results, stored)
+    return stored
 
 
-def _tell(model: str, results: Sequence[Result], stored: set[UUID]) -> None:
-    """A line for the batch, and one for each candidate that has no output, or came too late."""
-    done = [result for result in results if result.error is None and result.id in stored]
-    if done:
-        log.info(
-            f"{model}: {len(done)} done",
-            action="batch_finished",
-            model=model,
-            candidates=[str(result.id) for result in done],
-            seconds=round(sum(result.seconds for result in done), 3),
+def _tell(model: str, work: Sequence[Work], results: Sequence[Result], stored: set[UUID]) -> None:
+    """A line for what a batch answered, one for what failed in it, one for what came too late."""
+    told: dict[str, list[tuple[Work, Result]]] = {}
+    for item, result in zip(work, results, strict=True):
+        late, failed = result.id not in stored, result.error is not None
+        told.setdefault("result_too_late" if late else "candidate_failed" if failed else "batch_finished", []).append(
+            (item, result)
         )
-    for result in results:
-        if result.id not in stored:
-            log.info(f"{model}: too late", action="result_too_late", model=model, candidate=str(result.id))
-        elif result.error is not None:
-            log.info(
-                f"{model}: {result.error['code']}",
-                action="candidate_failed", model=model, candidate=str(result.id), said=result.error["message"],
-            )  # fmt: skip
+    for action, pairs in told.items():
+        codes = sorted({str(result.error["code"]) for _, result in pairs if result.error})
+        log.info(
+            f"{model}: {len(pairs)} {SAYS[action]}{' (' if codes else ''}{', '.join(codes)}{')' if codes else ''}",
+            action=action,
+            model=model,
+            tasks=ids(item.task_id for item, _ in pairs),
+            subtasks=ids(item.subtask_id for item, _ in pairs),
+            candidates=ids(item.id for item, _ in pairs),
+            attempt=max(item.attempt for item, _ in pairs),
+            seconds=round(sum(result.seconds for _, result in pairs), 3),
+            said=[str(result.error["message"]) for _, result in pairs if result.error][:SAID] or None,
+        )

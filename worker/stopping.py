@@ -30,6 +30,7 @@ from db.lease import return_message
 from db.logs import get_logger
 from db.settings import load_settings
 from db.states import WorkerState
+from db.tracing import flush
 from db.workers import set_worker_state
 from worker.heartbeat import HEART
 from worker.role import WorkerRole
@@ -126,6 +127,7 @@ def end_process(code: int) -> NoReturn:
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
+    flush(PATIENCE)  # an intake's; a model's spans are its child's
     HEART.leave(PATIENCE)
     sys.stderr.flush()
     os._exit(code)

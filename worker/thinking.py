@@ -18,10 +18,12 @@ from db.lease import Leased
 from db.logs import get_logger
 from db.states import TaskState
 from db.thinking import Thought, claim_thinking, thinking_failed
+from db.tracing import traced
 from worker.backends import failure_from
 from worker.cleaning import clean_text
 from worker.process import ModelProcess
 from worker.renewal import Renewal
+from worker.traces import now, thinking_span
 
 log = get_logger(__name__)
 
@@ -29,6 +31,7 @@ T = TypeVar("T")
 
 #: What is to be stored of a thought.
 Store = Callable[[Connection], bool]
+SPANS = {TaskState.PLANNING: "plan", TaskState.INTEGRATING: "integrate"}
 
 
 def think(
@@ -38,12 +41,18 @@ def think(
     state: TaskState,
     work: Callable[[Thought], Store],
     timeout_of: Callable[[Thought], float],
+    sender: str | None = None,
 ) -> None:
-    """Claim a task that waits in `state`, do `work`, store what it returns. A failure is tried again, with a delay."""
-    settings = process.settings
-    thought = process.stored(
-        lambda connection: claim_thinking(connection, task, state, message, settings.lease_seconds)
-    )
+    """Claim a task that waits in `state`, do `work`, store what it returns. A failure is tried again, with a delay.
+
+    `sender` is the span that sent the message.
+    """
+    settings, began = process.settings, now()
+
+    def claim(connection: Connection) -> tuple[Thought | None, dict[UUID, str]]:
+        return claim_thinking(connection, task, state, message, settings.lease_seconds), traced(connection, [task])
+
+    thought, traces = process.stored(claim)
     if thought is None:
         log.info("Nothing to do", action="thinking_message_empty", task=str(task), state=str(state))
         return
@@ -51,9 +60,13 @@ def think(
     with Renewal(process.engine, Leased.TASK, thought.token, settings.lease_seconds) as renewal:
         try:
             renewal.until(started + settings.start_allowance + timeout_of(thought))
-            store = work(thought)
+            with thinking_span(SPANS[state], thought, traces, sender, began):
+                store = work(thought)
         except Exception as error:
-            log.exception("A task could not be thought about", action="thinking_failed", task=str(task))
+            log.exception(
+                "A task could not be thought about",
+                action="thinking_failed", state=str(state), task=str(task), attempt=thought.attempt,
+            )  # fmt: skip
             _after_failure(process, thought, error)
             return
         finally:
@@ -63,6 +76,7 @@ def think(
         f"{state} took {time.monotonic() - started:.2f} s" if ours else "too late",
         action=f"{state}_stored" if ours else f"{state}_too_late",
         task=str(task),
+        attempt=thought.attempt,
         seconds=round(time.monotonic() - started, 3),
     )
 

@@ -78,5 +78,6 @@ class WebhookDelivery(Base):
         UniqueConstraint("webhook_id", "task_id"),
         Index("ix_webhook_delivery_due", "not_before", postgresql_where=text("status = 'pending'")),
         Index("ix_webhook_delivery_task_id", "task_id"),
+        Index("ix_webhook_delivery_failed", "webhook_id", postgresql_where=text("status = 'failed'")),
         HOT,
     )

@@ -40,6 +40,7 @@ class Task(Lease, Base):
     idempotency_key: Mapped[str | None]
     run_at: Mapped[datetime | None]
     deadline: Mapped[datetime | None]
+    traceparent: Mapped[str | None]  # where its trace began (W3C); what cannot be read is ignored (`db.tracing`)
     # What becomes of it
     status: Mapped[str] = mapped_column(server_default=text("'pending'"))
     plan: Mapped[dict[str, Any] | None]  # how its planner split it (`db.plan`)

@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from db.engine import make_engine
 from db.logs import configure_logging
 from db.settings import Settings, load_settings
+from db.tracing import configure_tracing, flush, wanted
 from scheduler.api import (
     attachments,
     chat,
@@ -32,10 +33,11 @@ from scheduler.api import (
     tasks,
 )
 from scheduler.api.access import Access
-from scheduler.api.edge import Edge
+from scheduler.api.edge import QUIET, Edge
 from scheduler.api.hub import Hub
 from scheduler.api.pages import annotation, assets, home
 from scheduler.api.services import Services
+from scheduler.api.traffic import Traffic
 from scheduler.api.webhooks import Deliverer
 
 DESCRIPTION = (
@@ -43,6 +45,7 @@ DESCRIPTION = (
     "Postgres. Errors are problem documents (RFC 9457)."
 )
 LOOK = 1.0  # seconds
+FLUSH = 3.0  # seconds that the last spans get
 PROBLEM: dict[int | str, dict[str, Any]] = {
     "default": {
         "description": "A problem: what was wrong, and the way out.",
@@ -57,6 +60,7 @@ def make_app(settings: Settings | None = None) -> FastAPI:
     if settings is None:
         settings = load_settings()
         configure_logging(settings.log_level, settings.log_format, content=settings.log_content)
+    configure_tracing("api")
     engine = make_engine(settings.dsn, application="api", pool_size=settings.api_threads)
     hub = Hub(settings.dsn, engine)
     deliverer = Deliverer(settings, engine)
@@ -74,6 +78,7 @@ def make_app(settings: Settings | None = None) -> FastAPI:
             watching.cancel()
         hub.close()
         await anyio.to_thread.run_sync(deliverer.close)
+        await anyio.to_thread.run_sync(flush, FLUSH)
         engine.dispose()
 
     app = FastAPI(
@@ -85,12 +90,20 @@ def make_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         responses=PROBLEM,
-        telemetry={"tracing": False},
+        telemetry={  # spans of requests, and nothing that quotes one
+            "tracing": wanted(),
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "auto_configure": False,
+            "exclude": lambda scope: scope.get("path", "").startswith(QUIET),
+        },
     )
     app.state.access = Access(settings, engine)
     app.state.services = Services(settings=settings, engine=engine, hub=hub)
     app.state.figures = metrics.Figures(app.state.services)
-    app.add_middleware(Edge, settings=settings)
+    app.state.traffic = Traffic()
+    app.add_middleware(Edge, settings=settings, traffic=app.state.traffic)
     problems.install(app)
     for part in (tasks, attachments, events, models, preferences, chat, curation, health, metrics):
         app.include_router(part.router)

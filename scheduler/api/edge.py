@@ -10,30 +10,45 @@ import time
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
+import anyio
 import structlog
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from db.logs import get_logger
-from scheduler.api.problems import Busy, TooLarge, answer_to
+from db.tracing import called_by
+from scheduler.api.problems import ApiError, Busy, TooLarge, TooSlow, answer_to
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from db.settings import Settings
+    from scheduler.api.traffic import Traffic
 
 log = get_logger(__name__)
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 FILES = "/v1/attachments"
+SLOWEST = 1000  # bytes a second that a body may come at
+CLOSE = {"Connection": "close"}
+#: What a browser is told of every answer: it is what it says it is, is framed and kept by nobody, and runs nothing.
+GUARDS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+)
 QUIET = ("/healthz", "/readyz", "/metrics")  # asked every few seconds: no line for each
 
 
 class Edge:
     """The outermost layer."""
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, traffic: Traffic) -> None:
         self._app = app
+        self._traffic = traffic
         self._settings = settings
         self._held = 0
 
@@ -48,20 +63,23 @@ class Edge:
         request.state.request_id = request_id
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
-        started, status = time.monotonic(), 0
+        started = answered = time.monotonic()
+        status = 0
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
+            nonlocal status, answered
             if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+                status, answered = message["status"], time.monotonic()
+                message["headers"] = [*_guarded(message["headers"]), (b"x-request-id", request_id.encode())]
             await send(message)
 
         self._held += 1
         try:
-            await self._admit(request, scope, receive, send_with_id)
+            with called_by(request.headers.get("traceparent")):
+                await self._admit(request, scope, receive, send_with_id)
         finally:
             self._held -= 1
+            self._traffic.took(scope, status or 500, answered - started)
             if not scope["path"].startswith(QUIET):
                 status = status or 500  # nothing was answered: a fault, or a client that left
                 log.info(
@@ -83,19 +101,43 @@ class Edge:
         if length.isdigit() and int(length) > limit:
             await answer_to(request, _too_large(limit))(scope, receive, send)
             return
-        seen = 0
+        await self._app(scope, self._limited(receive, limit), send)
 
-        async def counted() -> Message:
-            nonlocal seen
-            message = await receive()
+    def _limited(self, receive: Receive, limit: int) -> Receive:
+        """A body that ends at its limit, and does not keep anybody waiting."""
+        seen, whole, started = 0, False, time.monotonic()
+        patience = self._settings.api_receive_seconds
+
+        async def limited() -> Message:
+            nonlocal seen, whole
+            if whole:
+                return await receive()  # the end of the connection, for which a stream may wait long
+            left = started + patience + seen / SLOWEST - time.monotonic()
+            message: Message | None = None
+            with anyio.move_on_after(min(patience, max(0.0, left))):
+                message = await receive()
+            if message is None:
+                raise _said(TooSlow(f"The body did not come within {patience:g} s and its bytes' time.", CLOSE))
             seen += len(message.get("body", b""))
+            whole = not message.get("more_body", False)
             if seen > limit:
-                said = _too_large(limit)
-                raise HTTPException(said.status, str(said), said.headers)  # FastAPI lets no other kind through
+                raise _said(_too_large(limit))
             return message
 
-        await self._app(scope, counted, send)
+        return limited
+
+
+def _said(error: ApiError) -> HTTPException:
+    """FastAPI lets no other kind through where it reads a body."""
+    return HTTPException(error.status, str(error), error.headers)
+
+
+def _guarded(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """An answer's headers, with what a browser must be told where the endpoint says nothing else."""
+    said = list(headers)
+    names = {name.lower() for name, _ in said}
+    return [*said, *((name, value) for name, value in GUARDS if name not in names)]
 
 
 def _too_large(limit: int) -> TooLarge:
-    return TooLarge(f"The body has over {limit} bytes, which is the limit here.", {"Connection": "close"})
+    return TooLarge(f"The body has over {limit} bytes, which is the limit here.", CLOSE)

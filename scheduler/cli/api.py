@@ -63,7 +63,10 @@ def api_command(
     if several:
         from uvicorn.supervisors import Multiprocess
 
-        Multiprocess(config, sockets=[listening]).run()
+        from scheduler.api.traffic import shared_figures
+
+        with shared_figures():
+            Multiprocess(config, sockets=[listening]).run()
     else:
         uvicorn.Server(config).run(sockets=[listening])
 
