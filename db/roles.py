@@ -20,14 +20,14 @@ ENQUEUE_COLUMNS = (
     "run_at",
     "deadline",
 )
-VIEWS = ("results", "candidates", "verdicts")
+VIEWS = ("results", "candidates", "verdicts", "backlog")
 
 
 def create_roles(connection: Connection) -> list[str]:
     """Create or mend the two roles of this database; returns their names.
 
     `DATABASE_bakeoff_enqueue` may insert the columns of `ENQUEUE_COLUMNS` into `task` and read back the new id;
-    `DATABASE_bakeoff_read` may select from the views `results`, `candidates` and `verdicts`.
+    `DATABASE_bakeoff_read` may select from the views `results`, `candidates`, `verdicts` and `backlog`.
     """
     database, schema = connection.execute(text("SELECT current_database(), current_schema()")).one()
     enqueue, read = f"{database}_bakeoff_enqueue", f"{database}_bakeoff_read"
