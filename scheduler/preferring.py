@@ -45,7 +45,7 @@ def prefer(
     `target` is the id of a subtask, or of a task with one subtask to compare, or the beginning of either; candidates
     are model names or candidate ids. Raises `NotFound`, or `InvalidRequest` with what can be said instead.
     """
-    subtask = _the_one(target, comparable_subtasks(connection, *_range_of(target)))
+    subtask = _the_one(target, comparable_subtasks(connection, *range_of(target)))
     contest = contest_of(connection, subtask.id)
     if contest is None:
         raise NotFound(f"Subtask {subtask.id} has just been deleted.")
@@ -75,7 +75,8 @@ def prefer(
     )
 
 
-def _range_of(target: str) -> tuple[UUID, UUID]:
+def range_of(target: str) -> tuple[UUID, UUID]:
+    """The first and the last id that begin with these digits. Raises `InvalidRequest` where they are none."""
     plain = target.lower().replace("-", "")
     if not 4 <= len(plain) <= 32 or any(character not in "0123456789abcdef" for character in plain):
         raise InvalidRequest(f"{target!r} is no id of a subtask or task: it takes 4 to 32 hexadecimal digits of one.")

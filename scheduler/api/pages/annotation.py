@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated
 from urllib.parse import quote, urlencode
 from uuid import UUID
@@ -16,27 +16,18 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 
 from db.annotations import annotated, find_set, set_names, shares
-from db.blobs import Artifact, artifacts_of
 from db.engine import transaction
 from db.errors import BakeoffError, InvalidRequest, NotFound
 from db.keys import Scope
 from scheduler.annotating.blind import Shown, annotator_name, next_group, skip_group, store_scores, undo
-from scheduler.api.attachments import HARMLESS, read_attachment
+from scheduler.api.attachments import read_attachment
 from scheduler.api.pages.base import Form, Page, Visitor, back, check_ours, page, refuse_bound, visitor_of
+from scheduler.api.pages.files import files_of
 from scheduler.api.services import Services, Shared
 
 FIELD = re.compile(r"([1-9][0-9]?)\.(.+)")  # of a form: an item's place and a criterion
 
 router = APIRouter(prefix="/annotate", route_class=Page, include_in_schema=False)
-
-
-@dataclass(frozen=True, kw_only=True)
-class File:
-    """A file of a group's input. `kind`: `image` or `audio`, which a page shows; else it is named only."""
-
-    name: str
-    kind: str
-    address: str
 
 
 def _annotator(visitor: Annotated[Visitor, Depends(visitor_of)], annotator: str = "") -> Visitor:
@@ -163,7 +154,7 @@ def _group_page(
         to_score = find_set(connection, name)
         shown = next_group(connection, to_score, visitor.annotator)
         given = [] if shown is None else shown.input.get("attachments", [])
-        known = artifacts_of(connection, [file["sha256"] for file in given])
+        files = files_of(connection, given, lambda digest: _address(name, visitor, "files", digest))
         done = sum(share.done for share in shares(connection, to_score.id) if share.annotator == visitor.annotator)
     values = {} if shown is None else _stored(shown)
     if shown is not None and typed is not None and typed.get("group") == str(shown.group):
@@ -179,7 +170,7 @@ def _group_page(
         error=error,
         shown=shown,
         captions=[captions] if isinstance(captions, str) else captions,
-        files=[_file(name, visitor, file, known.get(file["sha256"])) for file in given],
+        files=files,
         values=values,
         criteria=to_score.criteria,
         sets=_address("", visitor),
@@ -194,14 +185,6 @@ def _stored(shown: Shown) -> dict[str, str]:
         for place, scores in enumerate(shown.scores, start=1)
         for criterion, value in (scores or {}).items()
     }
-
-
-def _file(name: str, visitor: Visitor, said: Mapping[str, str], artifact: Artifact | None) -> File:
-    harmless = artifact is not None and artifact.media_type.startswith(HARMLESS)
-    kind = artifact.media_type.partition("/")[0] if artifact is not None and harmless else ""
-    return File(
-        name=said.get("name") or said["sha256"], kind=kind, address=_address(name, visitor, "files", said["sha256"])
-    )
 
 
 def _sets(shared: Services, visitor: Visitor, names: list[str]) -> Response:

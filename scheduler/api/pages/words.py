@@ -31,8 +31,21 @@ def seconds(value: float | None) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A figure with so many digits behind the point, and a minus that is one; nothing where there is none."""
-    return "" if value is None else f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+    """A figure with so many digits behind the point, none where it is whole, and a minus that is one."""
+    if value is None:
+        return ""
+    said = f"{value:.0f}" if value == int(value) else f"{value:.{digits}f}"
+    return said.replace("-", "\N{MINUS SIGN}")
+
+
+def size(value: int | None) -> str:
+    """How many bytes: `3.1 MB`; nothing where it is not known."""
+    if value is None:
+        return ""
+    for unit, name in ((1_000_000, "MB"), (1_000, "kB")):
+        if value >= unit:
+            return f"{value / unit:.1f} {name}"
+    return f"{value} bytes"
 
 
 def short(text: str | None, length: int = 120) -> str:
@@ -46,5 +59,6 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "number": number,
     "seconds": seconds,
     "short": short,
+    "size": size,
     "stamp": stamp,
 }
