@@ -114,7 +114,7 @@ def _print_subtask(subtask: dict[str, Any]) -> None:
             state(candidate["status"]),
             seconds(candidate["seconds"]),
             _score(score, failed_checks.get(candidate["model"])),
-            Text(short(said, 120)),
+            short(said, 120),
         )
     console.print(rows)
     if verdict:
