@@ -166,7 +166,7 @@ class Settings(BaseSettings):
     max_subtasks: Annotated[int, Field(ge=1, le=256)] = Field(32, description="Subtasks of one task's plan.")
     max_request_chars: Count = Field(100_000, description="Longer requests are refused: no packaged model reads more.")
     max_attachment_bytes: Count = Field(50_000_000, description="Per file; a worker holds a batch of them in memory.")
-    max_image_pixels: Count = Field(50_000_000, description="Larger pictures are refused; A4 at 600 dpi has 35 million.")
+    max_image_pixels: Count = Field(50_000_000, description="Larger pictures are refused; A4 at 600 dpi has 35e6.")
     max_audio_seconds: Seconds = Field(7200.0, description="Longer sound is refused; two hours decoded are 460 MB.")
     max_attachments: Count = Field(16, description="Files per task.")
     max_options_bytes: Count = Field(20_000, description="Size of a task's `options` as JSON.")
@@ -188,6 +188,10 @@ class Settings(BaseSettings):
     api_max_body_bytes: Count = Field(20_000_000, description="Largest JSON body; files have a limit of their own.")
     api_rate: Annotated[float, Field(ge=0)] = Field(
         100.0, description="Requests per second of one key in one process; 429 with Retry-After above it; 0: no limit."
+    )
+    api_max_per_key: Count = Field(200, description="Of those, requests of one key; 429 with Retry-After above it.")
+    api_receive_seconds: Seconds = Field(
+        30.0, description="Longest silence within a body that is sent, and time for it on top of one kB a second."
     )
     api_keep_alive: Seconds = Field(15.0, description="A stream that has nothing to say sends a comment this often.")
     api_stream_seconds: Seconds = Field(

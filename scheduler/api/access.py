@@ -1,14 +1,16 @@
 """Who asks: a key, or on a loopback address without any key, the person at this machine.
 
 A key is looked up once in a few seconds, not per request; a revoked one works for that long. Each key has a bucket of
-requests per second in each process.
+requests per second in each process, and so many requests that it may hold at once.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Annotated
@@ -86,6 +88,7 @@ class Access:
         self._engine = engine
         self._known: dict[bytes, tuple[float, ApiKey | None]] = {}
         self._buckets: dict[object, tuple[float, float]] = {}
+        self._held: Counter[object] = Counter()
         self._guarded = not is_loopback(settings.api_host)
         self._looked = float("-inf")
 
@@ -116,6 +119,21 @@ class Access:
             )
         self._take(key)
         return Caller(name=key.name, source=key.source, key=key)
+
+    @contextmanager
+    def holding(self, caller: Caller) -> Iterator[None]:
+        """Count a request of a key until it is answered: streams of one leave room for others. Raises `TooMany`."""
+        if caller.key is None:
+            yield
+            return
+        most, key = self._settings.api_max_per_key, caller.key.id
+        if self._held[key] >= most:
+            raise TooMany(f"This key holds {most} requests at once, which BAKEOFF_API_MAX_PER_KEY allows.", 1)
+        self._held[key] += 1
+        try:
+            yield
+        finally:
+            self._held[key] -= 1
 
     async def _needs_key(self) -> bool:
         """On loopback only once there is a key, for ever after."""
@@ -166,9 +184,11 @@ def _refuse_other_sites(request: Request) -> None:
         raise Forbidden("Without a key this API answers no page of another site.")
 
 
-async def _caller(request: Request, credentials: Bearer) -> Caller:
+async def _caller(request: Request, credentials: Bearer) -> AsyncIterator[Caller]:
     access: Access = request.app.state.access
-    return await access.caller(request, credentials.credentials if credentials else None)
+    caller = await access.caller(request, credentials.credentials if credentials else None)
+    with access.holding(caller):
+        yield caller
 
 
 def _needs(scope: Scope) -> Callable[..., Awaitable[Caller]]:

@@ -92,6 +92,12 @@ class Conflict(ApiError):
     status, code = 409, "conflict"
 
 
+class TooSlow(ApiError):
+    """A body that does not come."""
+
+    status, code = 408, "too_slow"
+
+
 class TooLarge(ApiError):
     """A body over its limit."""
 
@@ -202,7 +208,7 @@ async def _fault(request: Request, error: Exception) -> JSONResponse:
     return response
 
 
-CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+CODES = {404: "not_found", 405: "method_not_allowed", 408: "too_slow", 413: "too_large"}
 SENTENCES = {
     404: "Nothing is here; /openapi.json says what there is.",
     405: "This address knows other methods; the header Allow names them.",

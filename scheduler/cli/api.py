@@ -34,6 +34,7 @@ def api_command(
     from db.engine import make_engine
     from scheduler.api.access import Access
     from scheduler.api.app import make_app
+    from scheduler.api.patience import Impatient
 
     for name in unknown_variables():
         typer.echo(f"bakeoff: {name} is set, but no setting reads it; `bakeoff config` lists them.", err=True)
@@ -54,6 +55,7 @@ def api_command(
         access_log=False,
         log_level="warning",  # each request has a line of ours
         server_header=False,
+        http=Impatient,
         proxy_headers=False,  # whoever says where a request came from could say anything
         timeout_graceful_shutdown=int(settings.stop_seconds),
     )
