@@ -11,6 +11,7 @@ BakeoffError
 ├── RefusedNow               right request, wrong moment: try again later
 │   ├── BacklogFull          a source has too many open tasks; knows when to come back
 │   ├── NoWorker             nobody serves the capability
+│   ├── SchemaBehind         the database has an older schema than this version wants
 │   └── Unreachable          Postgres, Redis or the blob store does not answer
 ├── NotFound                 no such task, model, file
 ├── WaitTimeout              `--wait` ended before the task did
@@ -76,6 +77,18 @@ class NoWorker(RefusedNow):
     """No live worker serves the capability."""
 
     code = "no_worker"
+
+
+class SchemaBehind(RefusedNow):
+    """The database has an older schema than this version of the code wants."""
+
+    code = "schema"
+
+    def __init__(self, found: str | None, wanted: str) -> None:
+        super().__init__(
+            f"The database has schema {found or 'none'}, and this version wants {wanted}: run `bakeoff db upgrade` "
+            "first. What runs of the version before runs on."
+        )
 
 
 class Unreachable(RefusedNow):

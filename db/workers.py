@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, text
 
+from db.revision import check_schema
 from db.states import WorkerState
 
 if TYPE_CHECKING:
@@ -103,7 +104,11 @@ def sync_models(connection: Connection, models: Iterable[ModelEntry]) -> None:
 
 
 def sync_registry(connection: Connection, registry: Registry) -> None:
-    """Bring the tables `model` and `judge` to what the registry says."""
+    """Bring the tables `model` and `judge` to what the registry says: what each process does first of all.
+
+    Raises `SchemaBehind` where the database lacks what this version of the code reads and writes.
+    """
+    check_schema(connection)
     sync_models(connection, registry.models.values())
     connection.execute(
         text(

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel
-from sqlalchemy import text
 
-from db import migrate
 from db.engine import transaction
-from scheduler.api.problems import ApiError
+from db.revision import check_schema
 from scheduler.api.services import Shared
 
 router = APIRouter(tags=["health"])
@@ -21,12 +18,6 @@ class Health(BaseModel):
     """It is well."""
 
     status: Literal["ok"] = "ok"
-
-
-class OldSchema(ApiError):
-    """The database has another schema than this version wants."""
-
-    status, code = 503, "schema"
 
 
 @router.get("/healthz")
@@ -39,15 +30,5 @@ async def healthz() -> Health:
 def readyz(shared: Shared) -> Health:
     """This process can take tasks: Postgres answers, and has the schema of this version or a later one."""
     with transaction(shared.engine) as connection:
-        revision = connection.execute(text("SELECT max(version_num) FROM alembic_version")).scalar() or ""
-    if revision < _head():
-        raise OldSchema(
-            f"The database has schema {revision or 'none'}, this version wants {_head()}; run `bakeoff db upgrade`.",
-            {"Retry-After": "60"},
-        )
+        check_schema(connection)
     return Health()
-
-
-@cache
-def _head() -> str:
-    return migrate.head() or ""
