@@ -26,6 +26,7 @@ from db.errors import (
     NotFound,
     NoWorker,
     RefusedNow,
+    SchemaBehind,
     Unreachable,
     WaitTimeout,
 )
@@ -129,6 +130,7 @@ STATUSES: tuple[tuple[type[BakeoffError], int, int | None], ...] = (
     (NotFound, 404, None),
     (NoWorker, 503, 30),
     (Unreachable, 503, 5),
+    (SchemaBehind, 503, 60),
     (RefusedNow, 429, 10),
     (WaitTimeout, 504, None),
 )
