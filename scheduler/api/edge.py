@@ -40,6 +40,8 @@ GUARDS = (
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
 )
+DRAINED = 8_000_000  # bytes of a body that is refused
+DRAIN_SECONDS = 5.0
 QUIET = ("/healthz", "/readyz", "/metrics")  # asked every few seconds: no line for each
 
 
@@ -99,6 +101,8 @@ class Edge:
             await answer_to(request, busy)(scope, receive, send)
             return
         if length.isdigit() and int(length) > limit:
+            if "expect" not in request.headers:  # who asks first has sent nothing yet
+                await _drain(receive)
             await answer_to(request, _too_large(limit))(scope, receive, send)
             return
         await self._app(scope, self._limited(receive, limit), send)
@@ -137,6 +141,17 @@ def _guarded(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]
     said = list(headers)
     names = {name.lower() for name, _ in said}
     return [*said, *((name, value) for name, value in GUARDS if name not in names)]
+
+
+async def _drain(receive: Receive) -> None:
+    """Read what is on its way already, within bounds: a connection that is closed on it can lose the answer."""
+    left = DRAINED
+    with anyio.move_on_after(DRAIN_SECONDS):
+        while left > 0:
+            message = await receive()
+            left -= len(message.get("body", b""))
+            if not message.get("more_body", False):
+                return
 
 
 def _too_large(limit: int) -> TooLarge:
