@@ -155,7 +155,10 @@ def check_request(
         ("integrate", options.integrate, registry.integrators),
     ):
         if name not in {None, NOBODY, *known}:
-            raise InvalidRequest(f"options.{key} = {name!r} is unknown; there are: {', '.join([*known, NOBODY])}.")
+            hint = did_you_mean(str(name), [*known, NOBODY])
+            raise InvalidRequest(
+                f"options.{key} = {name!r} is unknown; there are: {', '.join([*known, NOBODY])}.{hint}"
+            )
     checked_selectors(options.selectors)
     named = options.subtasks is None and (capability is not None or planner_of(registry, options) is None)
     if not named and not request and not media_types:
@@ -189,7 +192,8 @@ def _check_judges(registry: Registry, options: TaskOptions) -> None:
         raise InvalidRequest("options.judge = [] names nobody; name a judge, several, or leave it out.")
     for number, name in enumerate(options.judges):
         if name not in registry.judges:
-            raise InvalidRequest(f"options.judge = {name!r} is unknown; there are: {', '.join(registry.judges)}.")
+            hint = did_you_mean(name, registry.judges)
+            raise InvalidRequest(f"options.judge = {name!r} is unknown; there are: {', '.join(registry.judges)}.{hint}")
         if name in options.judges[:number]:
             raise InvalidRequest(f"options.judge names {name!r} twice; a judge that failed is not asked again.")
     if len(options.judges) > MOST_JUDGES:

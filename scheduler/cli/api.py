@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from db.errors import RefusedNow
-from db.settings import Settings, load_settings, unknown_variables
+from db.settings import Settings, load_settings
 from scheduler.cli.output import console
+from scheduler.cli.typos import warn_of_typos
 from scheduler.local.files import http_url
 
 if TYPE_CHECKING:
@@ -36,8 +37,7 @@ def api_command(
     from scheduler.api.app import make_app
     from scheduler.api.patience import Impatient
 
-    for name in unknown_variables():
-        typer.echo(f"bakeoff: {name} is set, but no setting reads it; `bakeoff config` lists them.", err=True)
+    warn_of_typos()
     settings = _settings(host, port)
     engine = make_engine(settings.dsn, application="api", pool_size=1)
     Access(settings, engine).check_start()

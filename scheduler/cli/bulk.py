@@ -40,7 +40,8 @@ def submit_file(
                 if not as_json:
                     typer.echo("\n".join(map(str, ids[-len(chunk) :])))
     except BakeoffError:
-        typer.echo(f"bakeoff: {len(ids)} tasks of {file} are stored, the rest is not.", err=True)
+        if ids and not as_json:
+            typer.echo(f"bakeoff: {len(ids)} tasks of {file} are stored, the rest is not.", err=True)
         raise
     finally:
         if as_json:

@@ -19,7 +19,8 @@ from typer.exceptions import TyperException
 from db.errors import BakeoffError
 
 SERVERS = frozenset({"worker", "scheduler", "api"})
-FAILED, USAGE, REFUSED = 1, 2, 3
+FAILED, REFUSED = 1, 3
+ABORTED = "aborted"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +42,7 @@ def failure_of(error: Exception) -> Failure:
     if isinstance(error, TyperException):
         return Failure(code="usage", detail=_usage(error), exit_code=error.exit_code)
     if isinstance(error, typer.Abort):
-        return Failure(
-            code="aborted", detail="Nothing was changed: the question was not answered with yes.", exit_code=1
-        )
+        return Failure(code=ABORTED, detail="Nothing was changed: the question was not answered with yes.", exit_code=1)
     return _of_database(error) or _fault(error)
 
 
@@ -57,6 +56,8 @@ def say(failure: Failure, *, as_json: bool) -> int:
         said = {"code": failure.code, "detail": failure.detail, "exit_code": failure.exit_code, **failure.more}
         print(json.dumps({"error": said}, ensure_ascii=False), file=sys.stderr)
     elif failure.detail:
+        if failure.code == ABORTED:
+            print(file=sys.stderr)  # after the question
         errors = Console(stderr=True, highlight=False)
         errors.print(f"bakeoff: {harmless(failure.detail)}", style="red", markup=False, soft_wrap=True)
     return failure.exit_code

@@ -14,11 +14,13 @@ import typer
 
 from db.engine import engine_of, transaction, wait_for_postgres
 from db.errors import InvalidRequest, SettingsError
-from db.settings import Settings, load_settings, unknown_variables
+from db.settings import Settings, load_settings
 from db.states import WorkerState
 from db.workers import beat, live_workers, set_worker_state, sync_registry
+from scheduler.cli.completing import MODELS, PROFILES
 from scheduler.cli.models import pull
 from scheduler.cli.output import console
+from scheduler.cli.typos import warn_of_typos
 from scheduler.limits import check_limits
 from scheduler.local.memory import refuse_if_too_large
 from worker.heartbeat import HEART
@@ -39,7 +41,8 @@ def _echo(line: str) -> None:
 
 def up_command(
     profile: Annotated[
-        str | None, typer.Option(help="Models of the registry to run; default: BAKEOFF_PROFILE.")
+        str | None,
+        typer.Option(help="Models of the registry to run; default: BAKEOFF_PROFILE.", autocompletion=PROFILES),
     ] = None,
     flower: Annotated[bool, typer.Option("--flower/--no-flower", help="Run Flower too.")] = True,
     api: Annotated[bool, typer.Option("--api/--no-api", help="Run the HTTP API and its pages too.")] = True,
@@ -48,17 +51,12 @@ def up_command(
     from scheduler.local.up import run_up
 
     settings = load_settings()
-    _warn_of_typos()
+    warn_of_typos()
     registry = settings.registry_of(profile or settings.active_profile)
     check_limits(settings, registry)
     for model, error in pull(settings, list(registry.models.values())):
         _echo(f"{model.name} starts without its weights: {error}")
     raise typer.Exit(run_up(settings, profile, flower=flower, api=api, echo=_echo))
-
-
-def _warn_of_typos() -> None:
-    for name in unknown_variables():
-        typer.echo(f"bakeoff: {name} is set, but no setting reads it; `bakeoff config` lists them.", err=True)
 
 
 def down_command() -> None:
@@ -69,7 +67,9 @@ def down_command() -> None:
 
 
 def worker_command(
-    models: Annotated[list[str] | None, typer.Argument(help="Models of the registry to hold.")] = None,
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Models of the registry to hold.", autocompletion=MODELS)
+    ] = None,
     judge: Annotated[bool, typer.Option("--judge", help="Judge, too.")] = False,
     planner: Annotated[bool, typer.Option("--planner", help="Split requests into subtasks, too.")] = False,
     integrator: Annotated[bool, typer.Option("--integrator", help="Write answers from chosen results, too.")] = False,
@@ -96,7 +96,7 @@ def worker_command(
         raise InvalidRequest("--intake goes alone: it holds no model. Start a second worker for the models.")
     for model in models or []:
         settings.registry.model(model)
-    _warn_of_typos()
+    warn_of_typos()
     check_limits(settings)
     role = WorkerRole(
         name=_free_name(settings, name or "+".join(parts)),
@@ -183,7 +183,7 @@ def scheduler_command() -> None:
     from scheduler.loop import Scheduler
 
     settings = load_settings()
-    _warn_of_typos()
+    warn_of_typos()
     check_limits(settings)
     if not settings.registry.models:
         raise SettingsError(f"Profile {settings.active_profile!r} holds no models; there is nothing to schedule.")

@@ -241,7 +241,9 @@ def find_task(settings: Settings, text: str) -> UUID:
         raise InvalidRequest(f"{text!r} is not a task id, nor the beginning of one; `bakeoff results` lists them.")
     plain = text.lower().replace("-", "")
     if not 4 <= len(plain) <= 32:
-        raise InvalidRequest(f"{text!r} is no task id: it takes 4 to 32 hexadecimal digits of one.")
+        raise InvalidRequest(
+            f"{text!r} is no task id: it takes 4 to 32 hexadecimal digits of one; `bakeoff results` lists them."
+        )
     dashed = "-".join(filter(None, (plain[:8], plain[8:12], plain[12:16], plain[16:20], plain[20:])))
     with transaction(engine_of(settings.dsn, "cli")) as connection:
         found = tasks_starting_with(connection, dashed)

@@ -14,9 +14,10 @@ from db.engine import connect, engine_of, transaction
 from db.errors import BakeoffError, InvalidRequest
 from db.queries import backlogs, judge_rows, model_rows, open_counts, recent_verdicts
 from db.roles import create_roles
-from db.settings import Settings, load_settings, unknown_variables
+from db.settings import Settings, load_settings
 from db.workers import live_queues, live_workers
 from scheduler.cli.output import console, harmless, print_json, seconds, short, state, table
+from scheduler.cli.typos import warn_of_typos
 from scheduler.queues import broker_client, queue_lengths
 
 STOPPED = ("suspended", "paused", "draining")
@@ -189,8 +190,7 @@ def config_command(
         out.add_row(str(row["variable"]), f"{row['value']}{' *' if row['set'] else ''}", str(row["meaning"]))
     console.print(out)
     console.print("* set in the environment", style="dim")
-    for name in unknown_variables():
-        console.print(f"{name} is set, but no setting reads it.", style="yellow")
+    warn_of_typos()
 
 
 def _shown(value: Any) -> str | None:

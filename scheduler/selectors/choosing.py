@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
+from db.alike import did_you_mean
 from db.errors import InvalidRequest
 from db.registry import ModelEntry
 from scheduler.selectors.base import Chosen, Selector, Situation
@@ -91,4 +92,5 @@ def _selector(name: str) -> Selector:
         return SELECTORS[name]
     raise InvalidRequest(
         f"selectors = {name!r} is unknown; there are: {', '.join(sorted(SELECTORS))}, and benchmark:NAME for one score."
+        + did_you_mean(name, SELECTORS)
     )
