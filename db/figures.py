@@ -1,7 +1,7 @@
 """Figures for a monitor: small queries over open rows and over what was judged in the last minutes, whatever is stored.
 
-What happened is counted over a window, not since the beginning: counting every row ever stored would cost more the
-longer the system is used.
+What happened is counted over a window here: counting every row ever stored would cost more the longer the system is
+used. Counts since ever are in `db.tally`.
 """
 
 from __future__ import annotations
@@ -142,3 +142,99 @@ def judge_agreement(connection: Connection, capabilities: Sequence[str]) -> list
         {"capabilities": list(capabilities), "most": MOST_PREFERENCES},
     )
     return [Agreement(**row._mapping) for row in rows]  # noqa: SLF001 - the documented name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """Unfinished work of a queue that no model serves. `oldest` in seconds."""
+
+    waiting: int = 0
+    sent: int = 0
+    running: int = 0
+    oldest: float = 0.0
+
+
+def judge_backlog(connection: Connection) -> Standing:
+    """Subtasks whose candidates have all ended and that no verdict has yet, and how long the first has been so.
+
+    `sent`: a message of their own carries them. What a chord's callback will judge says nothing of itself: it waits.
+    """
+    row = connection.execute(
+        text(
+            """
+            SELECT count(*) FILTER (WHERE s.status = 'running' AND s.message_id IS NULL) AS waiting,
+                   count(*) FILTER (WHERE s.status = 'running' AND s.message_id IS NOT NULL) AS sent,
+                   count(*) FILTER (WHERE s.status = 'judging') AS running,
+                   coalesce(extract(epoch FROM now() - min(k.since)), 0)::float8 AS oldest
+            FROM subtask AS s CROSS JOIN LATERAL (
+                SELECT bool_and(finished_at IS NOT NULL) AND bool_or(status = 'done') AS complete,
+                       max(finished_at) AS since
+                FROM candidate WHERE subtask_id = s.id) AS k
+            WHERE s.status IN ('running', 'judging') AND (k.complete OR s.status = 'judging')
+            """
+        )
+    ).one()
+    return Standing(**row._mapping)  # noqa: SLF001 - the documented name
+
+
+def thinking_backlogs(connection: Connection) -> dict[str, Standing]:
+    """Tasks in `planning` and in `integrating`, and the age of the oldest of each."""
+    rows = connection.execute(
+        text(
+            """
+            SELECT status, count(*) FILTER (WHERE message_id IS NULL AND token IS NULL) AS waiting,
+                   count(*) FILTER (WHERE message_id IS NOT NULL AND token IS NULL) AS sent,
+                   count(*) FILTER (WHERE token IS NOT NULL) AS running,
+                   extract(epoch FROM now() - min(created_at))::float8 AS oldest
+            FROM task WHERE status IN ('planning', 'integrating') GROUP BY status
+            """
+        )
+    )
+    return {
+        row.status: Standing(waiting=row.waiting, sent=row.sent, running=row.running, oldest=row.oldest) for row in rows
+    }
+
+
+def message_sizes(connection: Connection) -> dict[str, list[int]]:
+    """Per model, how many inputs each message carried for the subtasks judged in the window."""
+    rows = connection.execute(
+        text(
+            """
+            WITH latest AS MATERIALIZED (
+                SELECT subtask_id FROM verdict
+                WHERE created_at > now() - make_interval(secs => :window) ORDER BY created_at DESC LIMIT :most
+            ), carried AS (
+                SELECT c.model, c.message_id, count(*) AS inputs
+                FROM latest AS l JOIN candidate AS c ON c.subtask_id = l.subtask_id
+                WHERE c.message_id IS NOT NULL GROUP BY c.model, c.message_id
+            )
+            SELECT model, array_agg(inputs) AS sizes FROM carried GROUP BY model
+            """
+        ),
+        {"window": WINDOW, "most": MOST_VERDICTS},
+    )
+    return {row.model: list(row.sizes) for row in rows}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deliveries:
+    """Webhooks that have not arrived: on their way, and given up. `oldest` of the pending, in seconds."""
+
+    pending: int
+    failed: int
+    oldest: float
+
+
+def open_deliveries(connection: Connection) -> Deliveries:
+    """What partial indexes hold of the deliveries."""
+    row = connection.execute(
+        text(
+            """
+            SELECT p.pending, p.oldest, f.failed
+            FROM (SELECT count(*) AS pending, coalesce(extract(epoch FROM now() - min(created_at)), 0)::float8 AS oldest
+                  FROM webhook_delivery WHERE status = 'pending') AS p
+            CROSS JOIN (SELECT count(*) AS failed FROM webhook_delivery WHERE status = 'failed') AS f
+            """
+        )
+    ).one()
+    return Deliveries(**row._mapping)  # noqa: SLF001 - the documented name

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, text
 
+from db.tally import count_ended
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -26,7 +28,11 @@ def count_finished(connection: Connection, seconds: float) -> int:
 
 
 def delete_finished(connection: Connection, seconds: float, limit: int) -> int:
-    """Delete up to `limit` tasks that finished over `seconds` ago, oldest first; preferences stay."""
+    """Delete up to `limit` tasks that finished over `seconds` ago, oldest first; preferences stay.
+
+    They are counted first: what is deleted stays in the counts since ever.
+    """
+    count_ended(connection, 2 * limit)
     return connection.execute(
         text(
             """

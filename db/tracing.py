@@ -18,6 +18,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import Connection, text
+from structlog.contextvars import bound_contextvars
 
 from db.logs import get_logger
 
@@ -166,7 +167,8 @@ def span(
     ) as started:
         given = Span(started)
         try:
-            yield given
+            with bound_contextvars(**_ids_of(given)):
+                yield given
         except Exception as error:
             given.fail(type(error).__name__)
             raise
@@ -217,15 +219,6 @@ def headers_here() -> dict[str, str]:
     return {"traceparent": traceparent} if traceparent else {}
 
 
-def ids_here() -> dict[str, str]:
-    """The present span, for a line of the log."""
-    traceparent = here() if _Once.provider is not None else None
-    if traceparent is None:
-        return {}
-    _, trace, span_, _ = traceparent.split("-")
-    return {"trace_id": trace, "span_id": span_}
-
-
 def valid(traceparent: Any) -> str | None:
     """The traceparent, or None where it is none."""
     return traceparent if isinstance(traceparent, str) and _TRACEPARENT.fullmatch(traceparent) else None
@@ -250,6 +243,12 @@ def traced(connection: Connection, tasks: Collection[UUID]) -> dict[UUID, str]:
         {"ids": list(tasks)},
     )
     return {row.id: row.traceparent for row in rows if valid(row.traceparent) and is_sampled(row.traceparent)}
+
+
+def _ids_of(span_: Span) -> dict[str, str]:
+    """The same for a line of the log."""
+    _, trace, id_, _ = (span_.traceparent or "---").split("-")
+    return {"trace_id": trace, "span_id": id_}
 
 
 def _context_of(traceparent: str | None) -> Context:

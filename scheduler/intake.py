@@ -17,7 +17,7 @@ from structlog.contextvars import bound_contextvars
 from db.engine import wait_for_postgres
 from db.errors import BacklogFull, InvalidRequest, RefusedNow
 from db.settings import load_settings
-from db.tracing import called_by
+from db.tracing import called_by, configure_tracing
 from scheduler.jsonl import moment
 from scheduler.submit import NewTask, Upload, submit
 from worker.app import app
@@ -62,6 +62,7 @@ def submit_task(
     `InvalidRequest`, and `BacklogFull` with the seconds to wait, which the caller sees as a failed Celery task with its
     sentence.
     """
+    configure_tracing("intake")
     settings = load_settings()
     new = NewTask(
         request=request,

@@ -1,0 +1,278 @@
+"""What an operator sees of real processes: one task's life in the logs, its trace at a collector, the figures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from celery import Celery
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.conftest import SCRIPTED, Installation, make_installation, wait_until
+from tests.integration.api_parts import client_of, post, start_api
+from tests.integration.collector import Collector, Seen, collecting
+
+pytestmark = [pytest.mark.integration, pytest.mark.api]
+
+PROCESSES = ("api", "scheduler", "worker", "intake")
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+CALLER = "b7ad6b7169203331"
+STEPS = [
+    {"id": "first", "capability": "text-generation", "inputs": [{"request": True}]},
+    {"id": "second", "capability": "text-generation", "inputs": [{"text": "Again:"}, {"output": "first"}]},
+]
+REGISTRY = (
+    SCRIPTED.replace('"lonely"]', '"lonely"]\nintegrator = "lists"') + '\n[integrators.lists]\nmethod = "report"\n'
+)
+CANARY = "canary-of-a-caller"
+
+
+@pytest.fixture(scope="module")
+def collector() -> Iterator[Collector]:
+    with collecting() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="module")
+def observed(
+    servers: tuple[str, str], template: str, collector: Collector, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Installation, str]]:
+    """One worker for every role, a scheduler, an intake, and an API of two processes; all of them trace."""
+    for made in make_installation(servers, tmp_path_factory.mktemp("observed"), template, REGISTRY):
+        made.settings["OTEL_EXPORTER_OTLP_ENDPOINT"] = collector.url
+        made.settings["OTEL_BSP_SCHEDULE_DELAY"] = "100"
+        made.start("scheduler", "scheduler")
+        made.start("worker", "worker", "alpha", "beta", "--judge", "--integrator")
+        made.start("intake", "worker", "--intake")
+        url = start_api(made, api_workers="2", api_metrics="open")
+        made.wait_ready(3)
+        yield made, url
+
+
+def traceparent(trace: str = TRACE, flags: str = "01") -> dict[str, str]:
+    return {"traceparent": f"00-{trace}-{CALLER}-{flags}"}
+
+
+def ask(observed: tuple[Installation, str], request: str = CANARY, trace: str = TRACE, **fields: Any) -> str:
+    """A task over HTTP; returns its id once it is done."""
+    installation, url = observed
+    with client_of(url) as client:
+        stored = post(client, request, headers=traceparent(trace), **fields)
+        assert stored.status_code == 202, stored.text
+    task = str(stored.json()["id"])
+    await_done(installation, task)
+    return task
+
+
+def await_done(installation: Installation, task: str) -> None:
+    def done() -> bool:
+        (row,) = installation.query("SELECT status FROM task WHERE id = :task", task=task)
+        assert row.status not in {"failed", "expired"}, installation.logs()
+        return bool(row.status == "done")
+
+    wait_until(done, 60, installation.logs)
+
+
+def lines(installation: Installation, name: str) -> list[dict[str, Any]]:
+    text = (installation.folder / f"{name}.log").read_text()
+    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+
+def about(installation: Installation, task: str) -> set[tuple[str, str]]:
+    """Process and action of every line that `grep TASK` finds."""
+    return {
+        (name, line["action"])
+        for name in PROCESSES
+        for line in lines(installation, name)
+        if task in json.dumps(line) and "action" in line
+    }
+
+
+def only(spans: list[Seen]) -> Seen:
+    (span,) = spans
+    return span
+
+
+def test_one_task_s_life_is_read_from_the_logs_of_all_processes(observed: tuple[Installation, str]) -> None:
+    installation, _ = observed
+
+    task = ask(observed, capability=None, options={"subtasks": STEPS, "candidates": 2, "integrate": "lists"})
+
+    expected = {
+        ("api", "tasks_stored"),
+        ("scheduler", "tasks_moved"),
+        ("scheduler", "wave_sent"),
+        ("scheduler", "integrating_sent"),
+        ("worker", "message_taken"),  # its parent
+        ("worker", "batch_finished"),  # its child
+        ("worker", "verdict_stored"),
+        ("worker", "integrating_stored"),
+        ("worker", "tasks_moved"),
+    }
+    wait_until(lambda: expected <= about(installation, task), 30, installation.logs)
+    child = [line for line in lines(installation, "worker") if line.get("action") == "batch_finished"]
+    mine = [line for line in child if task in line["tasks"]]
+    assert {line["model"] for line in mine} == {"alpha", "beta"}
+    assert all(line["message"] and line["subtasks"] and line["candidates"] and line["attempt"] == 1 for line in mine)
+    assert {line["trace_id"] for line in mine} == {TRACE}
+    stored = [line for line in lines(installation, "api") if task in line.get("tasks", ())]
+    request = [line for line in lines(installation, "api") if line.get("request_id") == stored[0]["request_id"]]
+    assert "request" in {line["action"] for line in request}
+    assert not [name for name in PROCESSES if CANARY in (installation.folder / f"{name}.log").read_text()]
+
+
+def test_every_line_is_json_celery_s_too(observed: tuple[Installation, str]) -> None:
+    installation, _ = observed
+    text = (installation.folder / "worker.log").read_text()
+
+    loggers = [line for line in text.splitlines() if line.startswith("{") and '"action"' not in line]
+
+    assert any("ready" in json.loads(line)["event"] for line in loggers)  # celery's own
+    banner = text[: text.index("{")]
+    assert "level" not in banner
+
+
+def test_one_trace_goes_from_the_caller_to_the_model_the_judge_and_the_answer(
+    observed: tuple[Installation, str], collector: Collector
+) -> None:
+    trace = "1" * 32
+    ask(observed, trace=trace, capability=None, options={"subtasks": STEPS, "candidates": 2, "integrate": "lists"})
+    names = ["submit", "dispatch", "run alpha", "run beta", "batch alpha", "candidate alpha", "judge", "integrate"]
+    wait_until(
+        lambda: set(names) <= {s.name for s in collector.of(trace)} and len(collector.named("judge", trace)) == 2,
+        30,
+        lambda: str(sorted(s.name for s in collector.of(trace))),
+    )
+
+    served = only([s for s in collector.of(trace) if s.name.endswith("/v1/tasks")])
+    submit = only(collector.named("submit", trace))
+    assert (served.parent, submit.parent, submit.process) == (CALLER, served.id, "api")
+    dispatches = collector.named("dispatch", trace)
+    assert [s.parent for s in dispatches] == [submit.id] * 2
+    assert {s.process for s in dispatches} == {"scheduler"}
+    runs = collector.named("run alpha", trace)
+    assert {s.parent for s in runs} == {s.id for s in dispatches}
+    batches = collector.named("batch alpha", trace)
+    assert {s.parent for s in batches} == {s.id for s in runs}
+    for span in (*dispatches, *runs, *batches):
+        assert (trace, submit.id) in span.links
+    for span in batches:
+        asked = span.attributes
+        assert (asked["gen_ai.request.model"], asked["bakeoff.capability"]) == ("alpha", "text-generation")
+        assert (asked["bakeoff.batch.size"], asked["bakeoff.attempt"]) == (1, 1)
+    for span in collector.named("candidate alpha", trace):
+        assert span.parent == submit.id
+        assert {span_ for _, span_ in span.links} <= {s.id for s in batches}
+    for span in collector.named("judge", trace):
+        assert (span.parent, span.attributes["bakeoff.judge"]) == (submit.id, "longest")
+        assert {span_ for _, span_ in span.links} <= {s.id for s in dispatches}
+    assert only(collector.named("integrate", trace)).parent == submit.id
+    assert CANARY not in str(collector.of(trace))
+
+
+def test_a_wave_of_several_traces_is_one_of_its_own_and_links_to_each(
+    observed: tuple[Installation, str], collector: Collector
+) -> None:
+    """The tasks come in one transaction, as rows: they leave together."""
+    installation, _ = observed
+    traces = ["2" * 32, "3" * 32]
+    values = ", ".join(
+        f"('together {n}', 'text-generation', '{{\"candidates\": 2}}', '{traceparent(trace)['traceparent']}')"
+        for n, trace in enumerate(traces)
+    )
+    rows = installation.query(
+        f"INSERT INTO task (request, capability, options, traceparent) VALUES {values} RETURNING id"
+    )
+    for row in rows:
+        await_done(installation, str(row.id))
+
+    def both() -> bool:
+        return all(collector.named("candidate alpha", trace) and collector.named("judge", trace) for trace in traces)
+
+    wait_until(both, 30, lambda: str(collector.spans))
+    batches = {link for trace in traces for s in collector.named("candidate alpha", trace) for link in s.links}
+    assert len(batches) == 1
+    wait_until(lambda: any((s.trace, s.id) in batches for s in collector.spans))
+    batch = only([s for s in collector.spans if (s.trace, s.id) in batches])
+    assert batch.trace not in traces
+    assert {trace for trace, _ in batch.links} == set(traces)
+    run = only([s for s in collector.spans if s.id == batch.parent])
+    dispatch = only([s for s in collector.spans if s.id == run.parent])
+    assert (run.name, dispatch.name, dispatch.parent) == ("run alpha", "dispatch", "")
+    assert {trace for trace, _ in dispatch.links} == set(traces)
+
+
+def test_what_its_caller_does_not_keep_is_not_traced(observed: tuple[Installation, str], collector: Collector) -> None:
+    installation, url = observed
+    with client_of(url) as client:
+        unkept = post(client, "unkept", headers=traceparent("4" * 32, "00")).json()["id"]
+        wrong = post(client, "wrong", headers={"traceparent": "00-nonsense"}).json()["id"]
+    after = ask(observed, trace="5" * 32)
+    for task in (unkept, wrong, after):
+        await_done(installation, task)
+    wait_until(lambda: bool(collector.named("judge", "5" * 32)))
+
+    assert collector.of("4" * 32) == []
+
+
+def test_a_celery_message_carries_its_trace_in_a_header_or_an_argument(
+    observed: tuple[Installation, str], collector: Collector
+) -> None:
+    installation, _ = observed
+    theirs = Celery("theirs", broker=installation.redis_url)
+    theirs.conf.task_ignore_result = True
+    task = {"request": "from celery", "capability": "text-generation"}
+
+    theirs.send_task("bakeoff.submit", kwargs=task, queue="intake", headers=traceparent("6" * 32))
+    theirs.send_task("bakeoff.submit", kwargs={**task, "request": "again", **traceparent("7" * 32)}, queue="intake")
+
+    for trace in ("6" * 32, "7" * 32):
+        wait_until(lambda trace=trace: bool(collector.named("judge", trace)), 30, installation.logs)
+        submit = only(collector.named("submit", trace))
+        assert (submit.process, submit.parent) == ("intake", CALLER)
+    theirs.close()
+
+
+def test_the_figures_are_of_all_api_processes_and_never_go_back(observed: tuple[Installation, str]) -> None:
+    installation, url = observed
+    task = ask(observed)
+
+    def figures() -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+        families = text_string_to_metric_families(httpx.get(f"{url}/metrics").text)
+        return {
+            (one.name, tuple(sorted(one.labels.items()))): one.value for family in families for one in family.samples
+        }
+
+    done = ("bakeoff_tasks_ended_total", (("status", "done"),))
+    wins = ("bakeoff_model_wins_total", (("model", "beta"),))
+    ended = installation.query("SELECT count(*) AS n FROM task WHERE status = 'done'")[0].n
+    wait_until(lambda: figures()[done] >= ended and figures()[wins] >= 1, 30, lambda: str(figures()))
+    assert installation.run("prune", "--older-than", "0s").code == 0
+    assert installation.query("SELECT id FROM task WHERE id = :task", task=task) == []
+    ask(observed)
+    wait_until(lambda: figures()[done] >= ended + 1, 30)
+
+    stored = ("bakeoff_http_request_seconds_count", (("method", "POST"), ("route", "/v1/tasks"), ("status", "202")))
+    before = figures()[stored]
+    for _ in range(6):  # by whichever process takes it
+        with client_of(url) as client:
+            assert post(client, "counted").status_code == 202
+    assert [figures()[stored] for _ in range(4)] == [before + 6] * 4
+
+
+def test_the_last_spans_leave_before_a_process_ends(observed: tuple[Installation, str], collector: Collector) -> None:
+    installation, _ = observed
+    installation.settings["OTEL_BSP_SCHEDULE_DELAY"] = "600000"
+    installation.stop("worker")
+    installation.start("worker", "worker", "alpha", "beta", "--judge", "--integrator")
+    installation.wait_ready(3)
+    trace = "8" * 32
+    ask(observed, trace=trace)
+    assert not collector.named("judge", trace)
+
+    installation.stop("worker")
+
+    wait_until(lambda: bool(collector.named("judge", trace)) and bool(collector.named("batch alpha", trace)))
