@@ -1,10 +1,10 @@
 """Health of a container of ours, for HEALTHCHECK and probes: ends with 0 when well, with 1 and a sentence when not.
 
-    health.py           Postgres and Redis answer
-    health.py alive     and a process of this container has said so in the table `worker` a moment ago
-    health.py ready     and it is ready: its model is loaded
-    health.py api       the API answers, and can work: Postgres answers it, and has the schema of its version
-    health.py flower    Flower answers
+    health.py              Postgres and Redis answer
+    health.py alive        and a process of this container has said so in the table `worker` a moment ago
+    health.py ready        and it is ready: its model is loaded
+    health.py api PORT     the API answers, and can work: Postgres answers it, and has the schema of its version
+    health.py flower PORT  Flower answers
 
 `alive` reads what the process itself wrote, because a worker that consumes nothing still answers a Celery ping.
 """
@@ -23,13 +23,13 @@ from db.settings import load_settings
 from db.states import WorkerState
 from db.workers import live_workers
 
-SERVED = {"api": "http://127.0.0.1:8000/readyz", "flower": "http://127.0.0.1:5555/healthcheck"}
+SERVED = {"api": "readyz", "flower": "healthcheck"}
 
 
-def problem(question: str) -> str | None:
+def problem(question: str, port: int) -> str | None:
     """What is wrong, or None."""
     if question in SERVED:
-        with urllib.request.urlopen(SERVED[question], timeout=5):  # noqa: S310 - a constant; raises for an error
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{SERVED[question]}", timeout=5):  # raises for an error
             return None
     settings = load_settings()
     with transaction(engine_of(settings.dsn, "health")) as connection:
@@ -53,11 +53,11 @@ def problem(question: str) -> str | None:
 def main() -> int:
     """Ask one question; print a problem."""
     question = sys.argv[1] if len(sys.argv) > 1 else ""
-    if question not in {"", "alive", "ready", *SERVED}:
-        print(f"health.py: no question {question!r}; there are alive, ready, api, flower, and none.", file=sys.stderr)
+    if question not in {"", "alive", "ready", *SERVED} or (question in SERVED) != (len(sys.argv) > 2):
+        print("health.py: ask nothing, `alive`, `ready`, `api PORT` or `flower PORT`.", file=sys.stderr)
         return 2
     try:
-        found = problem(question)
+        found = problem(question, int(sys.argv[2]) if question in SERVED else 0)
     except BakeoffError as error:
         found = str(error)
     except Exception as error:  # noqa: BLE001 - whatever it is, the container is not well
