@@ -112,7 +112,8 @@ class LazyGroup(TyperGroup):
 
     def shell_complete(self, ctx: Any, incomplete: str) -> Any:
         """See click."""
-        return self._listed().shell_complete(ctx, incomplete)
+        listed = self._listed()
+        return listed.shell_complete(typer.Context(listed, info_name=ctx.info_name), incomplete)
 
     def _listed(self) -> TyperGroup:
         commands = [

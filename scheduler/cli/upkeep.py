@@ -182,6 +182,7 @@ def config_command(
         }
         for name, field in Settings.model_fields.items()
     ]
+    warn_of_typos()
     if as_json:
         print_json(rows)
         return
@@ -190,7 +191,6 @@ def config_command(
         out.add_row(str(row["variable"]), f"{row['value']}{' *' if row['set'] else ''}", str(row["meaning"]))
     console.print(out)
     console.print("* set in the environment", style="dim")
-    warn_of_typos()
 
 
 def _shown(value: Any) -> str | None:
