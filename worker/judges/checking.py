@@ -13,6 +13,7 @@ import math
 import re
 import unicodedata
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from datetime import date, datetime
 from typing import Annotated, Any, Literal
 
@@ -30,6 +31,7 @@ FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.DOTALL)
 SENTENCE_END = re.compile(r"(?<![.!?])[.!?]++(?:\s|$)")
 OPENING, CLOSING = "([{", ")]}"
 
+MOST_PARTS = 2000  # of a JSON schema
 LONGEST_WHY = 200  # characters of a reason, which may quote the answer
 
 
@@ -83,6 +85,8 @@ class Parses(Check):
         if self.json_schema is not None:
             from jsonschema import Draft202012Validator, SchemaError
 
+            if sum(1 for _ in _parts(self.json_schema)) > MOST_PARTS:  # to look at each takes half a millisecond
+                raise ValueError(f"its schema has more than {MOST_PARTS} objects and lists")
             try:
                 Draft202012Validator.check_schema(self.json_schema)
             except SchemaError as error:
@@ -262,6 +266,16 @@ class IsPython(Check):
 AnyCheck = Annotated[
     Parses | IsNumber | IsDate | IsLanguage | Length | Mentions | Matches | IsPython, Field(discriminator="check")
 ]
+
+
+def _parts(schema: Any) -> Iterator[Any]:
+    """Every object and list in a JSON value, itself included."""
+    waiting = [schema]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict | list):
+            yield part
+            waiting += part.values() if isinstance(part, dict) else part
 
 
 def unfenced(text: str) -> str:
