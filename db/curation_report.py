@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, text
@@ -89,3 +90,46 @@ def samples(connection: Connection, job: UUID, most: int) -> list[dict[str, Any]
         {"job": job, "most": most},
     )
     return [dict(row._mapping) for row in rows]  # noqa: SLF001 - the documented name
+
+
+def kept_counts(connection: Connection, jobs: Sequence[UUID]) -> dict[UUID, int]:
+    """Records that passed all stages, by job; those of a job that still runs stand at its stages instead."""
+    rows = connection.execute(
+        text(
+            """
+            SELECT job_id, count(*) AS n FROM curation_record
+            WHERE fate = 'kept' AND job_id = ANY(CAST(:jobs AS uuid[])) GROUP BY job_id
+            """
+        ),
+        {"jobs": list(jobs)},
+    )
+    return {row.job_id: row.n for row in rows}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How fast a job's tasks end. `lately`: those that ended in the last `seconds`."""
+
+    open: int
+    lately: int
+    seconds: float
+
+    @property
+    def per_minute(self) -> float:
+        """Tasks that end in a minute."""
+        return 60 * self.lately / self.seconds
+
+
+def pace_of(connection: Connection, source: str, seconds: float = 120.0) -> Pace:
+    """The pace of a job's tasks in the last seconds, by index: what is open, and what ended lately."""
+    row = connection.execute(
+        text(
+            """
+            SELECT (SELECT count(*) FROM task WHERE source = :source AND finished_at IS NULL) AS open,
+                   (SELECT count(*) FROM task
+                    WHERE source = :source AND finished_at > now() - make_interval(secs => :seconds)) AS lately
+            """
+        ),
+        {"source": source, "seconds": seconds},
+    ).one()
+    return Pace(open=row.open, lately=row.lately, seconds=seconds)

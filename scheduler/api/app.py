@@ -36,6 +36,8 @@ from scheduler.api.access import Access
 from scheduler.api.edge import QUIET, Edge
 from scheduler.api.hub import Hub
 from scheduler.api.pages import annotation, assets, blind, home
+from scheduler.api.pages import curation as curation_pages
+from scheduler.api.pages import leaderboard as leaderboard_page
 from scheduler.api.pages import tasks as task_pages
 from scheduler.api.services import Services
 from scheduler.api.traffic import Traffic
@@ -108,7 +110,7 @@ def make_app(settings: Settings | None = None) -> FastAPI:
     problems.install(app)
     for part in (tasks, attachments, events, models, preferences, chat, curation, health, metrics):
         app.include_router(part.router)
-    for pages in (assets, home, blind, task_pages, annotation):
+    for pages in (assets, home, blind, task_pages, leaderboard_page, curation_pages, annotation):
         app.include_router(pages.router)
     _describe(app)
     return app

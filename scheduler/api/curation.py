@@ -9,6 +9,7 @@ from uuid import UUID
 from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
+from sqlalchemy import Connection
 
 from db.curation import Job, jobs_before, read_job, reopen_job
 from db.engine import transaction
@@ -149,13 +150,17 @@ def list_jobs(
     cursor: Annotated[UUID | None, Query(description="`next` of the page before.")] = None,
 ) -> JSONResponse:
     """The newest first."""
-    own = None if caller.source is None else caller.source.removeprefix(SOURCE)
     with transaction(shared.engine) as connection:
-        found = jobs_before(connection, cursor, limit + 1, own)
+        jobs, following = jobs_of(connection, caller, limit, cursor)
+    return document({"jobs": [described(job) for job in jobs], "next": following})
+
+
+def jobs_of(connection: Connection, caller: Caller, limit: int, cursor: UUID | None) -> tuple[list[Job], UUID | None]:
+    """The newest jobs that are theirs to see, and the cursor of the page after."""
+    own = None if caller.source is None else caller.source.removeprefix(SOURCE)
+    found = jobs_before(connection, cursor, limit + 1, own)
     jobs = [job for job in found[:limit] if caller.sees(job.source)]
-    return document(
-        {"jobs": [described(job) for job in jobs], "next": found[limit - 1].id if len(found) > limit else None}
-    )
+    return jobs, found[limit - 1].id if len(found) > limit else None
 
 
 @router.get("/curation-jobs/{name}", response_model=JobOut)
@@ -171,28 +176,38 @@ def show_job(name: NameInPath, caller: Admin, shared: Shared) -> JSONResponse:
 )
 def read_report(name: NameInPath, caller: Admin, shared: Shared) -> HTMLResponse:
     """The report as far as the job is: funnel, scores, samples of what was kept and dropped, with reasons."""
+    return report_page(name, caller, shared)
+
+
+def report_page(name: str, caller: Caller, shared: Services) -> HTMLResponse:
+    """The report, as any browser may show it."""
     with transaction(shared.engine) as connection:
-        page = report_of(connection, _seen(caller, read_job(connection, name)))
+        page = report_of(connection, seen_job(caller, read_job(connection, name)))
     return HTMLResponse(page.encode("utf-8", "replace"), headers=HEADERS)
 
 
 @router.post("/curation-jobs/{name}/resume", status_code=202, response_model=JobOut)
 def resume_job(name: NameInPath, caller: Admin, shared: Shared) -> JSONResponse:
     """Set a failed job going again, once what it failed for is mended."""
+    resume_failed(name, caller, shared)
+    return _status(shared, caller, name, 202)
+
+
+def resume_failed(name: str, caller: Caller, shared: Services) -> None:
+    """Set the job going. Raises `Conflict` for one that has not failed."""
     with transaction(shared.engine) as connection:
-        job = _seen(caller, read_job(connection, name))
+        job = seen_job(caller, read_job(connection, name))
         if job.status != JobState.FAILED:
             raise Conflict(f"The curation job {name!r} is {job.status}; only one that failed is set going again.")
         reopen_job(connection, job.id)
-    return _status(shared, caller, name, 202)
 
 
 def _status(shared: Services, caller: Caller, name: str, status: int = 200) -> JSONResponse:
     with transaction(shared.engine) as connection:
-        return document(status_of(connection, _seen(caller, read_job(connection, name))), status)
+        return document(status_of(connection, seen_job(caller, read_job(connection, name))), status)
 
 
-def _seen(caller: Caller, job: Job) -> Job:
+def seen_job(caller: Caller, job: Job) -> Job:
     """The job, where the caller's key is of no other source."""
     if not caller.sees(job.source):
         raise NotFound(f"No curation job {job.name!r}; GET /v1/curation-jobs lists those there are.")
