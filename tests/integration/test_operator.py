@@ -16,7 +16,8 @@ pytestmark = pytest.mark.integration
 
 #: alpha takes its time where the request says so.
 PATIENT = SCRIPTED.replace(
-    '{ match = "slow", sleep = 0.4 }', '{ match = "crawl", sleep = 6 }, { match = "slow", sleep = 0.4 }'
+    '{ match = "slow", sleep = 0.4 }',
+    '{ match = "dawdle", sleep = 15 }, { match = "crawl", sleep = 6 }, { match = "slow", sleep = 0.4 }',
 ).replace(
     'params = { answer = "{text}", rules = [',
     'params = { answer = "{text}", rules = [{ match = "crawl|late", sleep = 2 }, ',
@@ -61,14 +62,14 @@ def candidates(running: Installation, task: str) -> dict[str, str]:
 
 
 def test_a_cancelled_task_ends_at_once_and_late_output_is_discarded(running: Installation) -> None:
-    task = submit(running, "crawl and be cancelled")
+    task = submit(running, "dawdle and be cancelled")
     wait_until(lambda: candidates(running, task).get("alpha") == "running", 30, running.logs)
 
     first, second = running.run("cancel", task), running.run("cancel", task)
 
     assert "cancelled" in first.out
     assert "already" in second.out
-    time.sleep(7)  # alpha has ended its call by now
+    wait_until(lambda: "result_too_late" in (running.folder / "alpha.log").read_text(), 40, running.logs)
     assert running.query("SELECT status FROM task WHERE id = :t", t=task)[0].status == "cancelled"
     assert candidates(running, task)["alpha"] == "cancelled"
     assert running.query("SELECT 1 FROM verdicts WHERE task_id = :t", t=task) == []

@@ -268,15 +268,15 @@ def test_the_server_says_when_to_come_back() -> None:
     with serving(later) as server:
         began = time.monotonic()
         one(connected(server.url).run([Input(text="x")]))
-    assert 0.5 <= time.monotonic() - began < 3
+    assert 0.5 <= time.monotonic() - began < 10
 
 
 def test_retries_end_before_the_timeout() -> None:
     with serving(lambda *_: (503, {"error": "still loading"})) as server:
-        backend = connected(server.url, timeout=1)
+        backend = connected(server.url, timeout=3)
         began = time.monotonic()
         failure = failed(backend.run([Input(text="x")]))
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 3
     assert failure.kind is ErrorKind.MODEL
     assert "still loading" in failure.message
 
@@ -284,14 +284,14 @@ def test_retries_end_before_the_timeout() -> None:
 def test_a_slow_answer_is_given_up_before_the_timeout_and_the_others_are_kept() -> None:
     def one_slow(path: str, body: Any, raw: bytes) -> Answer:
         if body["messages"][-1]["content"] == "slow":
-            time.sleep(2)
+            time.sleep(5)
         return echo_chat(path, body, raw)
 
     with serving(one_slow) as server:
-        backend = connected(server.url, timeout=1)
+        backend = connected(server.url, timeout=3)
         began = time.monotonic()
         fast, slow = backend.run([Input(text="fast"), Input(text="slow")])
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 3
     assert isinstance(fast, Output)
     assert isinstance(slow, Failure)
     assert "in time" in slow.message
