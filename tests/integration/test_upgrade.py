@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from alembic import command
 from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, text
 
 from db import migrate
 from db.errors import SchemaBehind
@@ -109,3 +110,41 @@ def test_the_version_before_works_on_the_new_schema_beside_the_new_one(
 def done(installation: Installation) -> int:
     (row,) = installation.query("SELECT count(*) AS n FROM task WHERE status = 'done'")
     return int(row.n)
+
+
+COLUMNS = """
+SELECT table_name || '.' || column_name AS name, udt_name AS type,
+       is_nullable = 'YES' OR column_default IS NOT NULL OR is_identity = 'YES' AS may_be_left_out
+FROM information_schema.columns WHERE table_schema = current_schema()
+UNION ALL
+SELECT proname || '()', pg_get_function_identity_arguments(oid), true FROM pg_proc
+WHERE pronamespace = current_schema()::regnamespace
+"""
+
+
+def test_no_migration_takes_away_what_the_version_before_uses(database: Engine) -> None:
+    """What has to go goes one version after its last use, and the changelog names it: see docs/upgrade.md."""
+    configuration = migrate.configuration(database.url.render_as_string(hide_password=False))
+    changelog = (CHECKOUT / "CHANGELOG.md").read_text()
+    revisions = [script.revision for script in ScriptDirectory.from_config(configuration).walk_revisions()][::-1]
+    command.downgrade(configuration, revisions[0])
+    before = columns(database)
+    for revision in revisions[1:]:
+        command.upgrade(configuration, revision)
+        after = columns(database)
+
+        gone = {name for name, (kind, _) in before.items() if after.get(name, ("gone", True))[0] != kind}
+        unannounced = {name for name in gone if f"`{name}`" not in changelog}
+        assert not unannounced, f"{revision} takes away or changes {sorted(unannounced)}"
+        tables = {name.split(".")[0] for name in before}
+        needed = {name for name, (_, optional) in after.items() if not optional and name not in before}
+        assert not {name for name in needed if name.split(".")[0] in tables}, f"{revision}: older code cannot insert"
+        tightened = {name for name, (_, optional) in before.items() if optional and not after.get(name, ("", True))[1]}
+        assert not tightened, f"{revision} demands {sorted(tightened)}, which older code may leave out"
+        before = after
+
+
+def columns(database: Engine) -> dict[str, tuple[str, bool]]:
+    """Every column of a table or view, every function: its type, and whether a row may be inserted without it."""
+    with database.begin() as connection:
+        return {row.name: (row.type, row.may_be_left_out) for row in connection.execute(text(COLUMNS))}
