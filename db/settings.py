@@ -206,6 +206,9 @@ class Settings(BaseSettings):
         None, description="Folder that recipes sent over HTTP may read files of, and nothing else; empty: none may."
     )
 
+    callbacks: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="What `bakeoff.submit` may name as a callback: Celery task and queue, shop.finished@shop."
+    )
     webhook_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Hosts that webhooks may be posted to: hooks.example.com, or .example.com for all under it."
     )
@@ -230,7 +233,7 @@ class Settings(BaseSettings):
     )
     log_format: Literal["auto", "text", "json"] = Field("auto", description="`auto`: text on a terminal, else JSON.")
 
-    @field_validator("selectors", "webhook_hosts", "webhook_networks", mode="before")
+    @field_validator("selectors", "callbacks", "webhook_hosts", "webhook_networks", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         """`downloads,likes` in the environment."""
@@ -377,6 +380,7 @@ class Settings(BaseSettings):
 def unknown_variables() -> list[str]:
     """`BAKEOFF_*` variables, and files of secrets, that no setting reads: usually a spelling mistake."""
     known = {f"BAKEOFF_{name.upper()}" for name in Settings.model_fields} | {"BAKEOFF_WORKER", SECRETS}
+    known |= {"BAKEOFF_URL", "BAKEOFF_API_KEY"}  # the client's
     given = {*os.environ, *(name.upper() for name in secret_files())}
     return sorted(name for name in given if name.startswith("BAKEOFF_") and name not in known)
 

@@ -30,6 +30,10 @@ class QuietRequest(Request):  # type: ignore[misc] # celery has no types
     argsrepr = "()"
     kwargsrepr = "{...}"
 
+    def info(self, safe: bool = False) -> dict[str, Any]:  # noqa: ARG002, FBT001, FBT002 - celery's own
+        """What `inspect active` and Flower's page of a worker show."""
+        return {**super().info(safe=True), "args": self.argsrepr, "kwargs": self.kwargsrepr}
+
 
 @app.task(  # type: ignore[untyped-decorator] # celery has no types
     name="bakeoff.submit",
@@ -53,12 +57,14 @@ def submit_task(
     idempotency_key: str | None = None,
     run_at: str | None = None,
     deadline: str | None = None,
+    callback: Mapping[str, Any] | None = None,
     traceparent: str | None = None,
 ) -> dict[str, str]:
     """Store a task; returns `{"task_id": ...}`.
 
     `attachments` holds `{"name", "data"}` with the file's bytes in base64, or `{"sha256"}` of a stored file. Times are
-    ISO 8601. `traceparent` names the caller's span, where its message has no header of that name. Raises
+    ISO 8601. `callback` is a Celery signature, to be called with the result once there is one; the operator has listed
+    it in BAKEOFF_CALLBACKS. `traceparent` names the caller's span, where its message has no header of that name. Raises
     `InvalidRequest`, and `BacklogFull` with the seconds to wait, which the caller sees as a failed Celery task with its
     sentence.
     """
@@ -74,6 +80,7 @@ def submit_task(
         idempotency_key=idempotency_key or self.request.id,
         run_at=moment("run_at", run_at),
         deadline=moment("deadline", deadline),
+        callback=callback,
     )
     patient = wait_for_postgres(settings.intake_visibility / 2)  # so a long outage fills the queue, not this process
     with called_by(sender_of(self.request) or traceparent), bound_contextvars(message=self.request.id):

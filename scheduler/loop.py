@@ -22,6 +22,7 @@ from db.states import WorkerState
 from db.thinking import waiting_to_think
 from db.tracing import configure_tracing, flush
 from db.workers import beat, remove_worker, set_worker_state, sync_registry
+from scheduler.callbacks import Callbacks
 from scheduler.choosing import Chooser
 from scheduler.dispatch import LOOK, Dispatcher
 from scheduler.planning import plan_pending, start_planned
@@ -50,6 +51,7 @@ class Scheduler:
         self._new_first = False
         self._at_once = PLANNED_AT_ONCE
         self._reconciler = Reconciler(settings, self._engine, publisher)
+        self._callbacks = Callbacks(settings, self._engine, publisher)
         self._stop = threading.Event()
         self._listening: psycopg.Connection[tuple[object, ...]] | None = None
         self._reconciled = float("-inf")
@@ -111,6 +113,7 @@ class Scheduler:
         changed = False
         if time.monotonic() - self._reconciled >= self._settings.poll_seconds:
             changed = self._reconciler.reconcile()  # last: a new task need not wait for it
+            changed = self._callbacks.send() or changed
             self._reconciled = time.monotonic()
         return planned == at_once or new >= LOOK or begun > 0 or changed
 

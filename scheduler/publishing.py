@@ -16,6 +16,7 @@ from celery import Celery, chord, signature
 from kombu.exceptions import KombuError
 from kombu.exceptions import OperationalError as KombuOperationalError
 
+from db.callbacks import Callback
 from db.candidates import Message
 from db.errors import Unreachable
 from db.registry import ModelEntry
@@ -96,6 +97,22 @@ class Publisher:
         )
         try:
             sent.apply_async()
+        except FAILURES as error:
+            raise self._unreachable(error) from None
+
+    def send_callback(self, task: UUID, callback: Callback, args: Sequence[Any]) -> None:
+        """Call another application's Celery task about the end of one of ours. Raises `Unreachable`."""
+        try:
+            self._app.send_task(
+                callback.name,
+                args=[*args],
+                kwargs={**callback.kwargs},
+                queue=callback.queue,
+                task_id=str(task),  # sent twice, it is the same
+                ignore_result=True,
+                argsrepr=f"(<the result of task {task}>,)",
+                kwargsrepr="{}",
+            )
         except FAILURES as error:
             raise self._unreachable(error) from None
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from db.blobs import (
     Artifact,
@@ -22,6 +22,7 @@ from db.blobs import (
     record_artifacts,
     touch_artifacts,
 )
+from db.callbacks import Callback, store_callback
 from db.engine import engine_of, transaction
 from db.errors import InvalidRequest, NoWorker
 from db.logs import get_logger, portions
@@ -31,6 +32,7 @@ from db.tasks import TaskRow, insert_tasks
 from db.tracing import here, span
 from db.workers import live_queues, live_workers
 from scheduler.admission import ADMISSION
+from scheduler.callbacks import parse_callback
 from scheduler.media import check_media, sniff
 from scheduler.requests import (
     NOBODY,
@@ -63,6 +65,7 @@ class NewTask:
     """A request, as a caller states it.
 
     `attachments` are paths, uploads, or references to stored blobs (`{"sha256": ..., "name": ...}`).
+    `callback` is a Celery signature as JSON (`scheduler.callbacks`).
     """
 
     request: str = ""
@@ -74,6 +77,7 @@ class NewTask:
     idempotency_key: str | None = None
     run_at: datetime | None = None
     deadline: datetime | None = None
+    callback: Mapping[str, Any] | None = None
 
 
 def submit(settings: Settings, task: NewTask, *, needs_worker: bool = False) -> UUID:
@@ -119,6 +123,7 @@ def submit_many(settings: Settings, tasks: Sequence[NewTask], *, needs_worker: b
         bound = ADMISSION.bound(connection, (draft.task.source for draft in drafts), settings.max_backlog)
         rows = [_row(draft, here()) for draft in drafts]
         stored = insert_tasks(connection, rows, bound)
+        _store_callbacks(connection, stored, drafts)
         if len(stored) == 1:
             spanned.set(bakeoff__task=str(stored[0][0]))
     for new, says in ((True, "Stored"), (False, "Known already")):
@@ -144,6 +149,7 @@ class _Draft:
     options: TaskOptions
     files: list[_NewFile]
     references: list[AttachmentRef]
+    callback: Callback | None
 
 
 T = TypeVar("T")
@@ -169,6 +175,7 @@ def _draft(task: NewTask, settings: Settings) -> _Draft:
         options=options,
         files=[_new_file(item, settings) for item in task.attachments if not isinstance(item, Mapping)],
         references=parse_attachments([item for item in task.attachments if isinstance(item, Mapping)]),
+        callback=parse_callback(settings, task.callback),
     )
 
 
@@ -202,6 +209,12 @@ def _check(draft: _Draft, settings: Settings, known: Mapping[str, Artifact]) -> 
 def _put(file: _NewFile, settings: Settings) -> None:
     if blob_store(settings.blobs).put(_read(file.origin, settings).data) != file.artifact.sha256:
         raise InvalidRequest(f"{file.name} changed while it was read; submit it again when it is whole.")
+
+
+def _store_callbacks(connection: Connection, stored: Sequence[tuple[UUID, bool]], drafts: Sequence[_Draft]) -> None:
+    for (task, _), draft in zip(stored, drafts, strict=True):
+        if draft.callback is not None:
+            store_callback(connection, task, draft.callback)
 
 
 def _row(draft: _Draft, traceparent: str | None) -> TaskRow:

@@ -7,7 +7,7 @@ which never change, so that dispatch reads one index.
 
 from __future__ import annotations
 
-from db.schema import annotation, api, curation, queue, served, tally  # noqa: F401 - their tables belong to `Base`
+from db.schema import annotation, api, callback, curation, queue, served, tally  # noqa: F401 - their tables belong to `Base`
 from db.schema.base import XID8, Base
 
 __all__ = ["XID8", "Base"]

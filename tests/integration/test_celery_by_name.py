@@ -1,0 +1,368 @@
+"""Another Celery application, in a folder and a process of its own, which knows our Redis and the name of a task."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+import redis
+from celery import Celery
+from sqlalchemy import Engine
+
+from db.callbacks import Callback, claim_callbacks, release_callbacks, settle_callback, store_callback
+from db.engine import transaction
+from db.errors import InvalidRequest, Unreachable
+from db.settings import Settings
+from db.tasks import TaskRow, insert_tasks
+from scheduler import callbacks
+from scheduler.callbacks import Callbacks, parse_callback
+from scheduler.publishing import Publisher
+from tests.conftest import Installation, make_installation, wait_until
+
+pytestmark = pytest.mark.integration
+
+#: The whole of the other application. Its worker writes a line for each call that reaches it.
+SHOP = """
+import json, os, pathlib
+from celery import Celery
+
+shop = Celery("shop", broker=os.environ["SHOP_REDIS"], backend=os.environ["SHOP_REDIS"])
+shop.conf.task_default_queue = "shop"
+
+
+def note(**call):
+    with pathlib.Path("calls.jsonl").open("a") as file:
+        file.write(json.dumps(call) + "\\n")
+
+
+@shop.task(name="shop.stored")
+def stored(said, order):
+    note(task="stored", task_id=said["task_id"], order=order)
+
+
+@shop.task(name="shop.not_stored", bind=True)
+def not_stored(self, failed, order):
+    result = self.app.AsyncResult(failed)
+    note(task="not_stored", error=str(result.result), order=order)
+
+
+@shop.task(name="shop.finished", bind=True)
+def finished(self, result, order):
+    note(task="finished", id=self.request.id, order=order, **result)
+
+
+"""
+
+#: What its web process does: it sends, and waits for nothing.
+ORDER = """
+import sys
+from shop import finished, not_stored, shop, stored
+
+def here(task):
+    # Called by others, so it says where it is at home.
+    return task.s(order=number).set(queue="shop")
+
+
+number, request, capability = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+shop.send_task(
+    "bakeoff.submit",
+    queue="intake",
+    kwargs={"request": request, "capability": capability, "source": "shop", "callback": here(finished)},
+    link=here(stored),
+    link_error=here(not_stored),
+)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("shop")
+    (made / "shop.py").write_text(SHOP)
+    (made / "order.py").write_text(ORDER)
+    return made
+
+
+@pytest.fixture(scope="module")
+def running(
+    servers: tuple[str, str], template: str, tmp_path_factory: pytest.TempPathFactory, folder: Path
+) -> Iterator[Installation]:
+    """An installation that allows the shop's callback, and the shop's own worker."""
+    for made in make_installation(servers, tmp_path_factory.mktemp("running"), template):
+        made.settings["BAKEOFF_CALLBACKS"] = "shop.finished@shop, crm.closed@crm"
+        made.start("intake", "worker", "--intake")
+        made.start_all(["alpha", "beta"])
+        made.wait_ready(5)
+        with (folder / "shop.log").open("wb") as log:
+            worker = subprocess.Popen(
+                [sys.executable, "-m", "celery", "-A", "shop", "worker", "-P", "solo", "-Q", "shop"],
+                cwd=folder, env=environment(made), stdout=log, stderr=log,
+            )  # fmt: skip
+        yield made
+        worker.terminate()
+        worker.wait(30)
+
+
+def environment(installation: Installation) -> dict[str, str]:
+    """Nothing of ours: no path to our code, no setting."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("BAKEOFF_", "PYTHON"))}
+    return {**clean, "SHOP_REDIS": installation.redis_url}
+
+
+def order(installation: Installation, folder: Path, number: int, request: str, capability: str) -> None:
+    subprocess.run(
+        [sys.executable, "order.py", str(number), request, capability],
+        cwd=folder, env=environment(installation), check=True, timeout=60,
+    )  # fmt: skip
+
+
+def calls(folder: Path, number: int) -> dict[str, dict[str, Any]]:
+    """What reached the shop about an order, by the name of its task."""
+    file = folder / "calls.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines() if line.endswith("}")] if file.exists() else []
+    return {line["task"]: line for line in lines if line.get("order") == number}
+
+
+def test_a_callback_gets_the_answer_once_it_is_there(running: Installation, folder: Path) -> None:
+    order(running, folder, 7, "Name a colour.", "text-generation")
+
+    wait_until(lambda: set(calls(folder, 7)) == {"stored", "finished"}, 60, running.logs)
+    said = calls(folder, 7)["finished"]
+    assert (said["status"], said["answer"], said["source"]) == ("done", "beta says more: Name a colour.", "shop")
+    assert said["task_id"] == said["id"] == calls(folder, 7)["stored"]["task_id"]
+
+
+def test_link_error_hears_why_a_request_was_refused(running: Installation, folder: Path) -> None:
+    order(running, folder, 8, "x", "mind-reading")
+
+    wait_until(lambda: calls(folder, 8), 60, running.logs)
+    assert "No capability 'mind-reading'" in calls(folder, 8)["not_stored"]["error"]
+
+
+def test_a_callback_that_nobody_allowed_is_refused_with_those_that_are(running: Installation) -> None:
+    app = Celery(broker=running.redis_url, backend=running.redis_url)
+    callback = {"task": "bakeoff.run_candidates", "options": {"queue": "model.alpha"}}
+    sent = app.send_task("bakeoff.submit", kwargs={"request": "x", "callback": callback})
+
+    with pytest.raises(Exception, match=r"not among BAKEOFF_CALLBACKS, which allows shop\.finished@shop"):
+        sent.get(timeout=30)
+    assert running.query("SELECT FROM task WHERE request = 'x'") == []
+
+
+# --- what may be named
+
+
+ALLOWED = Settings(callbacks=("shop.finished@shop",))
+GOOD: dict[str, Any] = {"task": "shop.finished", "options": {"queue": "shop"}}
+
+
+def test_a_signature_of_celery_is_a_callback() -> None:
+    signature = Celery().signature("shop.finished", args=(1,), kwargs={"order": 7}, queue="shop", immutable=True)
+
+    assert parse_callback(ALLOWED, json.loads(json.dumps(signature))) == Callback(
+        name="shop.finished", queue="shop", args=[1], kwargs={"order": 7}, immutable=True
+    )
+    assert parse_callback(ALLOWED, None) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        ("shop.finished", "must be a Celery signature"),
+        ({"task": "shop.finished"}, "names of a task and its queue"),
+        ({**GOOD, "options": {"queue": "unacked"}}, "shop.finished@unacked is not among BAKEOFF_CALLBACKS"),
+        ({**GOOD, "options": {"queue": "shop", "countdown": 3}}, "callback.options.countdown is not supported"),
+        ({**GOOD, "subtask_type": "chord"}, "callback.subtask_type is not supported"),
+        ({**GOOD, "args": {"a": 1}}, "callback.args must be a list"),
+        ({**GOOD, "kwargs": {"a": "\0"}}, "callback"),
+        ({**GOOD, "kwargs": {"a": "x" * 10_001}}, "over 10000 characters"),
+    ],
+)
+def test_anything_else_is_refused_with_a_sentence(said: Any, sentence: str) -> None:
+    with pytest.raises(InvalidRequest, match=sentence):
+        parse_callback(ALLOWED, said)
+
+
+# --- nothing is lost
+
+
+FINISHED = Callback(name="shop.finished", queue="shop", kwargs={"order": 1})
+
+
+def add(database: Engine, source: str = "shop", callback: Callback | None = FINISHED) -> UUID:
+    with transaction(database) as connection:
+        ((task, _),) = insert_tasks(connection, [TaskRow(request="x", source=source)])
+        if callback is not None:
+            store_callback(connection, task, callback)
+    return task
+
+
+def end(connection: Any, task: UUID) -> None:
+    connection.exec_driver_sql(
+        "UPDATE task SET status = 'done', answer = 'y', finished_at = now(), finished_xid = pg_current_xact_id() "
+        f"WHERE id = '{task}'"
+    )
+
+
+def due(database: Engine, lease: float = 60) -> list[UUID]:
+    """Callbacks that are claimed now."""
+    with transaction(database) as connection:
+        release_callbacks(connection)
+        return [one.task_id for one in claim_callbacks(connection, 100, lease)]
+
+
+def status(database: Engine, task: UUID) -> tuple[str, str | None]:
+    with transaction(database) as connection:
+        row = connection.exec_driver_sql(f"SELECT status, error FROM callback WHERE task_id = '{task}'").one()
+        return row.status, row.error
+
+
+def wait_due(database: Engine, wanted: list[UUID]) -> None:
+    """A neighbour's open transaction on the same server may hold the place back; it never loses an end."""
+    found: list[UUID] = []
+
+    def all_due() -> bool:
+        found.extend(due(database))
+        return sorted(found) == sorted(wanted)
+
+    wait_until(all_due)
+
+
+def test_an_end_that_commits_late_is_passed_by_nobody(database: Engine) -> None:
+    early, late = add(database), add(database)
+
+    with database.connect() as slow:
+        end(slow, early)
+        with transaction(database) as connection:
+            end(connection, late)
+        assert due(database) == []
+        slow.commit()
+
+    wait_due(database, [early, late])
+
+
+def test_a_callback_of_a_task_that_has_ended_already_is_due_at_once(database: Engine) -> None:
+    task = add(database, callback=None)
+    with transaction(database) as connection:
+        end(connection, task)
+    other = add(database)
+    with transaction(database) as connection:
+        end(connection, other)
+    wait_due(database, [other])  # the place has passed the first one
+
+    with transaction(database) as connection:
+        store_callback(connection, task, FINISHED)
+        store_callback(connection, task, Callback(name="second", queue="shop"))  # a redelivery: the first one stays
+
+    assert due(database) == [task]
+
+
+def test_a_place_that_nobody_needed_is_moved_on_and_loses_nothing(
+    database: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("db.callbacks.FAR_BEHIND", 0)
+    for _ in range(3):
+        task = add(database, callback=None)
+        with transaction(database) as connection:
+            end(connection, task)
+    assert due(database) == []
+
+    with database.connect() as storing:
+        ((task, _),) = insert_tasks(storing, [TaskRow(request="x", source="shop")])
+        store_callback(storing, task, FINISHED)
+        assert due(database) == []  # moves on while it is being stored
+        storing.commit()
+    with transaction(database) as connection:
+        end(connection, task)
+
+    wait_due(database, [task])
+
+
+def test_whose_sender_was_killed_is_sent_again_and_a_late_word_of_it_changes_nothing(database: Engine) -> None:
+    task = add(database)
+    with transaction(database) as connection:
+        end(connection, task)
+    claimed: list[Any] = []
+
+    def claim() -> bool:
+        with transaction(database) as connection:
+            release_callbacks(connection)
+            claimed.extend(claim_callbacks(connection, 10, 0.01))
+        return len(claimed) >= 2
+
+    wait_until(claim)
+    first, second = claimed[:2]
+    with transaction(database) as connection:
+        settle_callback(connection, first, error="too late", again_in=None)
+    assert (first.attempt, second.attempt, status(database, task)) == (1, 2, ("due", None))
+    with transaction(database) as connection:
+        settle_callback(connection, claimed[-1], error=None, again_in=None)
+    assert status(database, task) == ("sent", None)
+
+
+@pytest.fixture
+def broker(servers: tuple[str, str]) -> Iterator[redis.Redis]:
+    client = redis.Redis.from_url(servers[1])
+    client.delete("shop")
+    yield client
+    client.delete("shop")
+
+
+def sender(database: Engine, url: str, **settings: Any) -> Callbacks:
+    made = Settings(redis_url=url, callbacks=settings.pop("callbacks", ("shop.finished@shop",)), **settings)
+    return Callbacks(made, database, Publisher(made, Celery(broker=url, set_as_current=False)))
+
+
+def test_a_full_queue_is_left_alone_until_there_is_room(
+    database: Engine, servers: tuple[str, str], broker: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(callbacks, "LONGEST_QUEUE", 1)
+    monkeypatch.setattr(callbacks, "PAUSE", 0.1)
+    tasks = [add(database), add(database)]
+    with transaction(database) as connection:
+        for task in tasks:
+            end(connection, task)
+    sending = sender(database, servers[1])
+
+    def one_waits() -> bool:
+        sending.send()
+        return sorted(status(database, task)[0] for task in tasks) == ["due", "sent"]
+
+    wait_until(one_waits)
+    assert broker.llen("shop") == 1
+    (held,) = [task for task in tasks if status(database, task)[0] == "due"]
+    wait_until(lambda: "messages wait on shop already" in str(sending.send() or status(database, held)[1]))
+
+    broker.delete("shop")
+    wait_until(lambda: sending.send() or status(database, held)[0] == "sent")
+    assert broker.llen("shop") == 1
+
+
+def test_without_redis_it_waits_and_what_is_allowed_no_more_fails(
+    database: Engine, servers: tuple[str, str], broker: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(callbacks, "PAUSE", 0.1)
+    task = add(database)
+    with transaction(database) as connection:
+        end(connection, task)
+
+    away = sender(database, "redis://127.0.0.1:9/0")
+
+    def tried() -> bool:
+        with contextlib.suppress(Unreachable):
+            away.send()
+        return status(database, task)[1] is not None
+
+    wait_until(tried)
+    assert status(database, task)[0] == "due"
+    closed = sender(database, servers[1], callbacks=())
+    wait_until(lambda: closed.send() or status(database, task)[0] == "failed")
+    assert "not among BAKEOFF_CALLBACKS any more" in str(status(database, task)[1])
+    assert broker.llen("shop") == 0
