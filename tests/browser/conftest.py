@@ -92,7 +92,9 @@ def served(servers: tuple[str, str], template: str, tmp_path_factory: pytest.Tem
     for installation in make_installation(servers, tmp_path_factory.mktemp("browser"), template, REGISTRY):
         key = make_key(installation, Scope.ADMIN, name="researchers")
         url = start_api(installation, api_rate="0")
-        installation.start_all(MODELS)
+        installation.start("scheduler", "scheduler")
+        installation.start("everybody", "worker", "--judge", *MODELS)  # one process: a slow machine starts fewer
+        installation.wait_ready(2)
         yield Served(installation=installation, url=url, key=key)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 MODELS = ("alpha", "beta", "gamma", "reader-a", "reader-b", "hearer")
 
-#: `slow` waits while the file exists that the test made.
 REGISTRY = """
 [profiles.demo]
 models = ["alpha", "beta", "gamma", "reader-a", "reader-b", "hearer"]
@@ -45,7 +44,7 @@ params = { answer = "The river Seine flows through Paris and Rouen to the sea." 
 capability = "text-generation"
 backend = "scripted"
 priority = 3
-params = { answer = "A river Thames flows through Paris.", rules = [{ match = "slow", sleep = 3 }] }
+params = { answer = "A river Thames flows through Paris." }
 
 [models.reader-a]
 capability = "image-to-text/ocr"

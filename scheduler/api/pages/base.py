@@ -16,13 +16,13 @@ from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
 from fastapi import Depends, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
 
-from db.errors import BakeoffError, InvalidRequest
+from db.errors import InvalidRequest
 from db.keys import Scope
 from scheduler.annotating.blind import annotator_name
 from scheduler.api.access import Access, Caller
@@ -60,7 +60,9 @@ class Page(APIRoute):
         async def served(request: Request) -> Response:
             try:
                 return await serve(request)
-            except (BakeoffError, DBAPIError, PoolTimeout) as error:
+            except (HTTPException, RequestValidationError):
+                raise  # of the framework: the body is too large, or there is no such address
+            except Exception as error:  # noqa: BLE001 - what nobody foresaw is logged, and a page, too
                 return _refused(request, error)
 
         return served

@@ -43,7 +43,7 @@ def marked(text: str, base: str) -> Marked:
     if max(len(ours), len(theirs)) > MOST_TOKENS:
         return Marked(pieces=plain, note="too long to be compared word by word")
     matcher = SequenceMatcher(None, theirs, ours, autojunk=False)
-    if matcher.quick_ratio() < ALIKE or matcher.ratio() < ALIKE:
+    if _alike(matcher, ours, theirs) < ALIKE:
         return Marked(pieces=plain, note="differs throughout")
     pieces: list[Piece] = []
     for operation, start, end, our_start, our_end in matcher.get_opcodes():
@@ -61,3 +61,14 @@ def _tokens(text: str, base: str) -> tuple[Sequence[str], Sequence[str]]:
     if len(text.split()) <= 1 and len(base.split()) <= 1:
         return text, base
     return TOKEN.findall(text), TOKEN.findall(base)
+
+
+def _alike(matcher: SequenceMatcher[str], ours: Sequence[str], theirs: Sequence[str]) -> float:
+    """The share of both texts' words that they have in common, in order; spaces say nothing."""
+    common = sum(
+        not token.isspace()
+        for start, _, size in matcher.get_matching_blocks()
+        for token in theirs[start : start + size]
+    )
+    both = sum(not token.isspace() for token in (*ours, *theirs))
+    return 2 * common / both if both else 1.0

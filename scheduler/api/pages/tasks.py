@@ -22,7 +22,7 @@ from scheduler.api.attachments import read_attachment
 from scheduler.api.events import LastEventId, task_events
 from scheduler.api.pages.base import Page, Posting, Reading, Visitor, back, page
 from scheduler.api.pages.dag import draw
-from scheduler.api.pages.files import files_of
+from scheduler.api.pages.files import File, files_of
 from scheduler.api.pages.marking import Marked, marked
 from scheduler.api.pages.readings import readings
 from scheduler.api.services import Shared, check_sees
@@ -107,7 +107,44 @@ def show_task(
         said = said_of(connection, [UUID(one["id"]) for one in story["subtasks"]])
         files = files_of(connection, story["attachments"], lambda digest: f"/tasks/{task}/files/{digest}")
         why = "" if story["status"] == TaskState.DONE else explain(connection, shared.settings, task)["why"]
-    state = TaskState(story["status"])
+    return task_page(
+        visitor,
+        story,
+        orders=orders,
+        said=said,
+        files=files,
+        why=why,
+        against=against,
+        marks=marks != "off",
+        stored=stored,
+    )
+
+
+def task_page(
+    visitor: Visitor,
+    story: Mapping[str, Any],
+    *,
+    orders: Mapping[UUID, Sequence[Any]],
+    said: Sequence[Said],
+    files: Sequence[File],
+    why: str,
+    against: str = "",
+    marks: bool = True,
+    stored: str = "",
+) -> Response:
+    """The page of a task, whatever state it is in. `stored`: the subtask that the visitor has just judged."""
+    subtasks = [
+        {
+            **subtask,
+            "place": place,
+            "marks": _marks(subtask, against) if marks else {},
+            "against": _base(subtask, against),
+            "readings": readings(orders.get(UUID(subtask["id"]), [])),
+            "people": _people(said, subtask["id"], visitor),
+            "comparable": len({one["output"] for one in subtask["candidates"] if one["status"] == "done"}) > 1,
+        }
+        for place, subtask in enumerate(story["subtasks"], start=1)
+    ]
     return page(
         "task.html.j2",
         visitor,
@@ -115,21 +152,10 @@ def show_task(
         title=title_of(story["request"], story["attachments"]),
         files=files,
         why=why,
-        final=state.final,
+        final=TaskState(story["status"]).final,
         drawing=draw(story["subtasks"]) if len(story["subtasks"]) > 1 else None,
-        subtasks=[
-            {
-                **subtask,
-                "place": place,
-                "marks": {} if marks == "off" else _marks(subtask, against),
-                "against": _base(subtask, against),
-                "readings": readings(orders.get(UUID(subtask["id"]), [])),
-                "people": _people(said, subtask["id"], visitor),
-                "comparable": len({one["output"] for one in subtask["candidates"] if one["status"] == "done"}) > 1,
-            }
-            for place, subtask in enumerate(story["subtasks"], start=1)
-        ],
-        marks=marks != "off",
+        subtasks=subtasks,
+        marks=marks,
         stored=stored,
     )
 

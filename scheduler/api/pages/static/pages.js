@@ -31,17 +31,15 @@ function renewSoon() { // events that come together are one
 function follow(live) {
   if (live.dataset.events) {
     const events = new EventSource(live.dataset.events);
-    events.addEventListener("progress", () => {
-      renewSoon();
-    });
-    setInterval(() => { // closed at the end, and where somebody else's sign-in has ended ours
-      if (!document.getElementById(LIVE).dataset.events) events.close();
-    }, 1000);
+    const look = () => document.getElementById(LIVE).dataset.events ? renewSoon() : events.close();
+    events.addEventListener("progress", look);
+    events.addEventListener("error", look); // a stream ends with its task, and from time to time
   } else if (live.dataset.every) {
     setInterval(() => { if (!document.hidden) renewSoon(); }, 1000 * Number(live.dataset.every));
   }
 }
 
+document.documentElement.classList.add("follows"); // and nobody is told to reload
 const live = document.getElementById(LIVE);
 if (live) follow(live);
 
