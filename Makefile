@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null && echo $$p && break; done)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Test files run side by side in so many processes, each with servers of its own.
+JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$(( n > 4 ? 4 : n )))
 SEED ?= 1
 RUNS ?= 3
 # Tests and demo use their own threads; a busy machine is not made busier.
@@ -30,7 +32,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/.demo
 
-.PHONY: install weights demo test test-unit test-api test-faults bench lint check format clean
+.PHONY: install weights demo newcomer test test-unit test-api test-browser test-faults bench lint check format clean
 install: $(VENV)/.demo ## Install Bakeoff and the engines of the demo into .venv
 
 weights: $(VENV)/.demo ## Fetch and verify the weights of the demo profile
@@ -41,13 +43,21 @@ demo: weights ## Install, fetch weights, start everything, judge 36 images and 1
 
 test: $(VENV)/.dev ## All tests: unit and integration, with real servers, workers and weights
 	$(BIN)/bakeoff models pull --profile demo
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 test-unit: $(VENV)/.dev ## The tests that start no server
 	$(BIN)/python -m pytest tests/unit
 
 test-api: $(VENV)/.dev ## The HTTP API: schemathesis with every check, security, clients (BAKEOFF_API_EXAMPLES, _SEED)
 	$(BIN)/python -m pytest tests/unit/test_api_*.py tests/integration/test_api_*.py -m "api or not api"
+
+test-browser: $(VENV)/.dev ## The pages and Flower in a real Chromium (BAKEOFF_BROWSER, or one on the PATH)
+	$(BIN)/python -m pytest -m browser tests/browser
+
+newcomer: ## What somebody new does, timed: install, up, ask in five ways, read by SQL, look in a Chromium
+	@begun=$$(date +%s); $(MAKE) --no-print-directory weights && echo "Installed in $$(( $$(date +%s) - begun )) s"
+	$(PIP) install --quiet -c constraints.txt openai playwright pytest pytest-timeout
+	$(BIN)/python -m pytest -s -m newcomer tests/browser/test_newcomer.py
 
 test-faults: $(VENV)/.dev ## Kill everything there is under load (BAKEOFF_FAULT_SEED, _WAVE, _REPORT=FILE)
 	$(BIN)/python -m pytest tests/faults -m "faults or faults_smoke"
