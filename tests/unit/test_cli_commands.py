@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,10 @@ import typer
 import typer.main
 
 from db.errors import BacklogFull, NotFound
-from db.settings import load_settings
 from scheduler import cli
 from scheduler.cli.commands import COMMANDS, PANELS
 from scheduler.cli.failing import failure_of, say
+from tests.in_process import Ran, runner
 
 ROOT = Path(__file__).resolve().parents[2]
 CLI = ROOT / "scheduler" / "cli"
@@ -46,30 +46,21 @@ def commands(name: str = "", command: Any = None) -> Iterator[tuple[str, Any]]:
         yield from commands(f"{name} {one}".strip(), inner[one])
 
 
-Ran = Callable[..., tuple[int, str, str]]
-
-
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Ran]:
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Ran:
     """Run a command in this process, where nothing answers: (exit code, standard output, standard error)."""
-    monkeypatch.setattr(cli, "_begin", lambda: None)  # logs stay pytest's
+    ran = runner(monkeypatch, capsys)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BAKEOFF_MODELS_FILE", str(ROOT / "models.toml"))
     monkeypatch.setenv("BAKEOFF_DATABASE_URL", "postgresql://somebody:hunter2@127.0.0.1:9/bakeoff")
     monkeypatch.setenv("BAKEOFF_REDIS_URL", "redis://:hunter2@127.0.0.1:9/0")
 
-    def ran(*arguments: str) -> tuple[int, str, str]:
-        load_settings.cache_clear()
-        monkeypatch.setattr(sys, "argv", ["bakeoff", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = capsys.readouterr()
-        assert "Traceback" not in said.err
-        assert "hunter2" not in said.err + said.out
-        return int(str(ended.value.code)), said.out, " ".join(said.err.split())
+    def keeping_secrets(*arguments: str) -> tuple[int, str, str]:
+        code, out, err = ran(*arguments)
+        assert "hunter2" not in out + err
+        return code, out, err
 
-    yield ran
-    load_settings.cache_clear()
+    return keeping_secrets
 
 
 def test_every_command_gives_json_or_has_a_reason_not_to() -> None:
@@ -98,7 +89,7 @@ def test_no_name_is_listed_twice() -> None:
     "environment", [{}, {"_BAKEOFF_COMPLETE": "complete_bash", "COMP_WORDS": "bakeoff su", "COMP_CWORD": "1"}]
 )
 def test_help_and_the_names_of_commands_need_no_database_driver(environment: dict[str, str]) -> None:
-    heavy = "{'sqlalchemy', 'psycopg', 'pydantic', 'redis', 'celery', 'structlog'}"
+    heavy = "{'sqlalchemy', 'psycopg', 'redis', 'celery', 'structlog'}"
     script = (
         "import sys, atexit; sys.argv = ['bakeoff'] + ([] if sys.argv[1:] else ['--help'])\n"
         f"atexit.register(lambda: print('heavy:', sorted({heavy} & set(sys.modules))))\n"
