@@ -94,7 +94,7 @@ class Funnel:
         self._stopped.set()
         if self._live is not None:
             self._live.__exit__(None, None, None)
-            self._reader.join()
+            self._reader.join(2 * LOOK)
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Take in how far a stage is: what a job reports to."""
