@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -30,6 +31,7 @@ DROPPED = (
 
 #: Folders that the container finds empty: others may not look into them, or leave things there.
 HIDDEN = ("/root", "/home", "/tmp")  # noqa: S108
+UNDER_HIDDEN = tuple(f"{folder}/" for folder in HIDDEN)
 
 #: $1 host name, $2 folder with secrets/ home/ cache/, $3 places under the hidden ones that stay; the rest is the command.
 ENTER = """
@@ -64,16 +66,26 @@ exec "$@"
 """
 
 
+def needed() -> list[Path]:
+    """This checkout and its Python."""
+    return [*dict.fromkeys(Path(place).resolve() for place in (CHECKOUT, sys.prefix, sys.base_prefix))]
+
+
 def places() -> str:
-    """What of this checkout and its Python lies in folders that are hidden."""
-    needed = dict.fromkeys(str(Path(place).resolve()) for place in (CHECKOUT, sys.prefix, sys.base_prefix))
-    return " ".join(place for place in needed if place.startswith(tuple(f"{folder}/" for folder in HIDDEN)))
+    """What of that lies in folders that are hidden."""
+    return " ".join(str(place) for place in needed() if str(place).startswith(UNDER_HIDDEN))
 
 
 def why_not() -> str | None:
     """Why containers cannot be imitated here, or None."""
     if os.geteuid() != 0:
         return "containers are imitated by root only"
+    if not all(shutil.which(program) for program in ("unshare", "nsenter", "setpriv", "awk")):
+        return "this machine has no unshare, nsenter, setpriv or awk"
+    for place in needed():
+        closed = [folder for folder in place.parents if not folder.stat().st_mode & 0o001]
+        if closed and not str(place).startswith(UNDER_HIDDEN):
+            return f"others may not reach {place}: {closed[0]} is closed to them"
     done = subprocess.run([*UNSHARE, "mount", "--make-rprivate", "/"], capture_output=True, text=True, check=False)
     return f"this machine lets nobody mount ({done.stderr.strip()})" if done.returncode else None
 

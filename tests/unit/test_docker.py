@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -248,3 +249,15 @@ def test_health_says_what_is_wrong(question: str, code: int) -> None:
     )
     assert done.returncode == code
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+def test_what_the_page_says_to_run_in_a_container_runs_there() -> None:
+    page = (DOCKER / "README.md").read_text().replace("\\\n", " ")
+    said = re.findall(r"docker/compose\.yaml (?:exec|run --rm) (\S+)\s+(bakeoff .*)", page)
+
+    assert len(said) >= 6
+    for service, command in said:
+        assert service in OURS
+        assert parsed(shlex.split(command)).params is not None
+    rows = set(re.findall(r"^\| `([a-z-]+)` \|", page, re.MULTILINE))
+    assert rows == {name for name in SERVICES if not name.startswith("worker-")} | {"worker-gpu"}
