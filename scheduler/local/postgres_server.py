@@ -41,6 +41,7 @@ _SETTINGS = {
     "log_timezone": "UTC",
     "log_line_prefix": "%m [%p] ",
     "log_min_error_statement": "panic",  # statements carry what clients wrote
+    "log_error_verbosity": "terse",  # and so do the details of errors, which quote rows
     "logging_collector": "off",
     "jit": "off",
 }

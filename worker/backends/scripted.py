@@ -17,6 +17,7 @@ A rule may `fail` in the ways that models do:
 | `input`, `model`, `memory` | this input fails, of that kind |
 | `nothing` | the answer holds no text |
 | `raise` | `run` raises, for the whole batch |
+| `quote` | the same, and what it says quotes the input and the file's name, as engines do |
 | `device` | `run` raises what torch raises when a device's context is lost |
 | `exit`, `kill` | the process ends: by itself, by SIGKILL |
 | `hang` | sleeps without end |
@@ -43,7 +44,8 @@ from db.states import ErrorKind
 from worker.backends import Backend, BadInput, Failure, Input, Output, Place, failure_from
 from worker.params import Params, checked_params
 
-Way = Literal["input", "model", "memory", "nothing", "raise", "device", "exit", "kill", "hang", "hang-gil", "allocate"]
+Way = Literal["input", "model", "memory", "nothing", "raise", "quote", "device", "exit", "kill", "hang", "hang-gil",
+              "allocate"]  # fmt: skip
 
 
 class AcceleratorError(RuntimeError):
@@ -99,6 +101,8 @@ class Scripted(Backend):
                 if rule.fail != "hang-gil":
                     time.sleep(rule.sleep)
                 if rule.fail is not None and self._still_fails(number, rule):
+                    if rule.fail == "quote":
+                        raise RuntimeError(f"the script cannot read {item.text!r} of {name!r}")
                     return self._fail(rule.fail, rule.sleep)
                 if rule.answer_mb:
                     return Output(text="x" * (rule.answer_mb * 1_000_000))

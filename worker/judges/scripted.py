@@ -24,13 +24,13 @@ class ScriptedJudgeParams(Params):
     """`prefer`: `longest`, `first` (by rank), `number` (decided by the text alone), or `model:NAME`.
 
     It fails where an answer matches `fail_on`, while the file `fail_while` exists if that is set, in the way `fail`:
-    `raise`, `unreachable` (its server is away), `garbage` (ranks what nobody asked about, with scores that are no
-    numbers), `hang`, or `exit` (the process).
+    `raise`, `quote` (its words quote the answers), `unreachable` (its server is away), `garbage` (ranks what nobody
+    asked about, with scores that are no numbers), `hang`, or `exit` (the process).
     """
 
     prefer: str = Field("longest", pattern=r"^(longest|first|number|model:.+)$")
     sleep: float = Field(0.0, ge=0, le=3600)
-    fail: Literal["raise", "unreachable", "garbage", "hang", "exit"] = "raise"
+    fail: Literal["raise", "quote", "unreachable", "garbage", "hang", "exit"] = "raise"
     fail_on: str | None = None
     fail_while: Path | None = None
 
@@ -46,6 +46,8 @@ class ScriptedJudge(Judge):
         """Rank by the rule, or fail as the table says."""
         time.sleep(self._params.sleep)
         if self._fails(question):
+            if self._params.fail == "quote":
+                raise RuntimeError(f"the script cannot judge {[answer.text for answer in question.answers]}")
             return self._fail()
         scores = {answer.id: self._score(answer.model, answer.text, answer.rank) for answer in question.answers}
         ranking = sorted(question.answers, key=lambda answer: (-scores[answer.id], answer.rank))
