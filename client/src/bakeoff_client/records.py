@@ -30,7 +30,7 @@ class Record:
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Self:
         """Read a document; what is unknown is ignored."""
-        hints = _hints(cls)
+        hints = _hints(cls)  # type: ignore[arg-type]  # a class is hashable, whatever its instances are
         known = {
             one.name: _read(hints[one.name], document[one.name])
             for one in fields(cls)
