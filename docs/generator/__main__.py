@@ -41,7 +41,7 @@ def pages(database_url: str) -> dict[str, str]:
     engine = make_engine(database_url, application="docs")
     try:
         with transaction(engine) as connection:
-            tables = schema.page(connection)
+            views = schema.read_views(connection)
         figures = metrics.page(here, engine)
     finally:
         engine.dispose()
@@ -52,7 +52,7 @@ def pages(database_url: str) -> dict[str, str]:
         "settings": settings.page(),
         "models": registry.page(),
         "recipe": registry.recipe_page(),
-        "schema": tables,
+        "schema": schema.page(views),
         "metrics": figures,
     }
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 from docs.generator.text import code, table
 from scheduler.api.metrics import Figures
 from scheduler.api.services import Services
+from scheduler.api.traffic import LABELS, Traffic
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -27,8 +28,8 @@ def page(settings: Settings, engine: Engine) -> str:
 
 
 def _families(services: Services) -> list[Any]:
-    return list(Figures(services).collect())
+    return [*Figures(services).collect(), *Traffic().collect()]
 
 
 def _labels(family: Any) -> tuple[str, ...]:
-    return tuple(getattr(family, "_labelnames", ()))
+    return tuple(getattr(family, "_labelnames", LABELS))

@@ -8,6 +8,7 @@ from sqlalchemy import inspect
 from sqlalchemy.dialects import registry
 
 from db.schema import Base
+from docs.generator import views
 from docs.generator.text import cell, code, comments_of, sentence, table
 
 if TYPE_CHECKING:
@@ -24,14 +25,21 @@ statement that others run on them.
 """
 
 
-def page(connection: Connection) -> str:
-    """Views first, then the tables in the order of their names."""
+def read_views(connection: Connection) -> dict[str, list[tuple[str, str]]]:
+    """The views of a database in the order of their names, each with its columns and their types."""
     looked = inspect(connection)
+    return {
+        name: [(one["name"], _written(one["type"])) for one in looked.get_columns(name)]
+        for name in sorted(looked.get_view_names())
+    }
+
+
+def page(found: Mapping[str, list[tuple[str, str]]]) -> str:
+    """Views first, then the tables in the order of their names."""
     parts = [HEAD, "## Views", ""]
-    for name in sorted(looked.get_view_names()):
-        columns = looked.get_columns(name)
-        rows = [(code(one["name"]), cell(one["type"]).lower(), one.get("comment") or "") for one in columns]
-        parts += [f"### {name}", "", table(("column", "type", "meaning"), rows)]
+    for name, columns in found.items():
+        rows = [(code(column), kind, views.meaning(name, column)) for column, kind in columns]
+        parts += [f"### {name}", "", views.ABOUT.get(name, ""), "", table(("column", "type", "meaning"), rows)]
     parts += ["## Tables", ""]
     for kind in sorted(_classes(), key=lambda one: str(one.__tablename__)):
         parts.append(_section(kind))
@@ -54,8 +62,11 @@ def _section(kind: Any) -> str:
 
 
 def _type(column: Any) -> str:
-    kind = str(column.type.compile(POSTGRES)).lower()
-    return kind.replace("timestamp with time zone", "timestamptz") + ("" if column.nullable else ", not null")
+    return _written(column.type) + ("" if column.nullable else ", not null")
+
+
+def _written(kind: Any) -> str:
+    return str(kind.compile(POSTGRES)).lower().replace("timestamp with time zone", "timestamptz")
 
 
 def _default(column: Any) -> str:

@@ -1,4 +1,14 @@
-"""The fenced blocks of all pages, as they stand there."""
+"""The fenced blocks of all pages, as they stand there.
+
+A block that a reader may copy is run: `sh` against a running installation, `sql` in its database, `python` as a program of
+its own; `toml`, `json` and `yaml` are read by what reads them. What is shown only is `text`. A block that cannot run here
+says why behind its language, which no page shows:
+
+    ```sh not run: needs two machines
+
+`TASK`, `SUBTASK` and other stand-ins are filled in (`tests.docs.installed.STAND_INS`), files that pages name are there
+(`tests.docs.files`), and models that a page writes into a table answer as a script says.
+"""
 
 from __future__ import annotations
 

@@ -19,9 +19,9 @@ GROUPS = [
         "id": f"{number}",
         "image": f"{number}.jpg",
         "questions": QUESTIONS,
-        "score": [0.1 + number / 40, 0.9 - number / 40],
+        "score": [0.1 + number / 40, 0.9 - number / 60],
     }
-    for number in range(16)
+    for number in range(24)
 ]
 WORDS = [
     f"{colour} {thing}"

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tomllib
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from tests.integration.api_parts import make_key
 #: Commands that run until they are stopped: they are started, seen to work, and stopped when the block ends.
 LONG = re.compile(r"^(?:\w+=\S+ )*bakeoff (worker|scheduler|api|flower|curate serve)\b")
 STATE = re.compile(r"^(export |cd |[A-Z_]+=\S*$)")
-SEVERAL = {
+TYPED = "1\n" * 20 + "q\n"  # what an annotator types: two groups of two items by five criteria
+SCORES = {
     "text-classification/question-reward": "{number}",
     "text-classification/answer-reward": "{number}",
     "text-classification/ifd": "0.{number}",
@@ -36,7 +38,7 @@ def registry() -> dict[str, Any]:
     tables = tomllib.loads(SCRIPTED)
     real = tomllib.loads((ROOT / "models.toml").read_text())
     for name, model in (real["models"] | _models_of_pages()).items():
-        says = SEVERAL.get(model["capability"], f"{name} says: {{text}}{{name}}")
+        says = SCORES.get(model["capability"], f"{name} says: {{text}}{{name}}")
         vector = 8 if model["capability"] == "feature-extraction" else 0
         entry = {"capability": model["capability"], "backend": "scripted", "memory_mb": 1}
         tables["models"][name] = {**entry, "params": {"answer": says, "vector": vector}}
@@ -127,6 +129,9 @@ class World:
             "COLUMNS": "200",
             "OPENAI_BASE_URL": f"{self.url}/v1",
             "OPENAI_API_KEY": self.keys.get("KEY", ""),
+            "BAKEOFF_URL": self.url,
+            "BAKEOFF_API_KEY": self.keys.get("KEY", ""),
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'client' / 'src'}",
             **self.keys,
         }
 
@@ -156,7 +161,7 @@ class World:
         script = "\n".join(["set -eo pipefail", *self.state, command])
         done = subprocess.run(
             ["bash", "-c", script],
-            env=self.environment, cwd=self.folder, input="q\n", capture_output=True, text=True, timeout=120, check=False,
+            env=self.environment, cwd=self.folder, input=TYPED, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
         assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
 
@@ -216,6 +221,11 @@ class World:
         except httpx.TransportError:
             return False
 
+    @cached_property
+    def looked_at(self) -> Any:
+        """A task that is done, for commands that change nothing."""
+        return self.finished_task()
+
     def finished_task(self, *options: str) -> Any:
         """A new task that is done, as `bakeoff show --json` tells it."""
         done = self.installation.run(
@@ -271,6 +281,8 @@ def reason_not_to_run(command: str) -> str:
 def _task(world: World, command: str) -> str:
     if command.startswith("bakeoff cancel"):
         return str(world.installation.run("submit", "for later", "--run-at", "1h", "--json").json["id"])
+    if command.startswith(("bakeoff show", "bakeoff why")):
+        return str(world.looked_at["id"])
     return str(world.finished_task()["id"])
 
 

@@ -66,6 +66,14 @@ def test_each_page_of_the_reference_is_there(site: Path, name: str) -> None:
     assert "<table" in (site / "reference" / f"{name}.html").read_text()
 
 
+def test_every_column_of_a_view_has_a_meaning(site: Path) -> None:
+    views = (site.parent / "docs" / "reference" / "schema.md").read_text().partition("## Tables")[0]
+
+    rows = re.findall(r"^\| `(\w+)` \|[^|]*\|([^|]*)\|$", views, re.MULTILINE)
+    assert len(rows) > 50
+    assert not [name for name, meaning in rows if not meaning.strip()]
+
+
 def test_schema_and_metrics_come_from_a_database(site: Path) -> None:
     assert "finished_xid" in (site / "reference" / "schema.html").read_text()
     assert "bakeoff_backlog_oldest_seconds" in (site / "reference" / "metrics.html").read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from typing import Any
 
@@ -12,7 +13,7 @@ import yaml
 from db.registry import parse_registry
 from scheduler.curation.recipe import parse_recipe
 from tests.conftest import SCRIPTED
-from tests.docs.blocks import ROOT, RUN, SHOWN, Block, blocks
+from tests.docs.blocks import ROOT, RUN, SHOWN, Block, blocks, pages
 
 #: Blocks that no test runs; each says why in its first line. A longer list wants a better test instead.
 NOT_RUN_AT_MOST = 25
@@ -23,6 +24,12 @@ def test_every_block_says_what_it_is() -> None:
     unknown = [f"{one}: {one.language!r}" for one in blocks() if one.language not in known and one.page != "README.md"]
 
     assert not unknown, f"write ```text, or one of {sorted(RUN)}: {unknown}"
+
+
+def test_no_block_hides_by_being_indented() -> None:
+    indented = [str(page) for page in pages() if re.search(r"^[ \t]+```", page.read_text(), re.MULTILINE)]
+
+    assert not indented
 
 
 def test_few_blocks_are_not_run_and_each_says_why() -> None:
