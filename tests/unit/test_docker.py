@@ -261,3 +261,17 @@ def test_what_the_page_says_to_run_in_a_container_runs_there() -> None:
         assert parsed(shlex.split(command)).params is not None
     rows = set(re.findall(r"^\| `([a-z-]+)` \|", page, re.MULTILINE))
     assert rows == {name for name in SERVICES if not name.startswith("worker-")} | {"worker-gpu"}
+
+
+def test_whatever_an_image_installs_is_pinned() -> None:
+    script = re.search(r"<<'PYTHON' > requirements\.txt\n(.*?)^PYTHON$", DOCKERFILE, re.MULTILINE | re.DOTALL)
+    assert script is not None
+    done = subprocess.run(
+        [sys.executable, "-c", script[1]], cwd=CHECKOUT, capture_output=True, text=True, check=True, timeout=60
+    )
+    pinned = {
+        line.split("==")[0].lower().replace("_", "-") for line in (CHECKOUT / "constraints.txt").read_text().split()
+    }
+
+    asked = {re.split(r"[\[<>=;~! ]", line)[0].lower().replace("_", "-") for line in done.stdout.splitlines()}
+    assert {"s3fs", "torch", "celery"} <= asked <= pinned
