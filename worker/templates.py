@@ -34,7 +34,7 @@ class Prompts:
         self._environment = Environment(
             loader=FileSystemLoader(folder),
             undefined=StrictUndefined,
-            autoescape=False,  # noqa: S701
+            autoescape=False,  # noqa: S701 - a prompt is no page
             trim_blocks=tidy,
             lstrip_blocks=tidy,
         )

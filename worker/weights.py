@@ -187,7 +187,7 @@ def _download(pin: str, folder: Path, report: Progress) -> Path:
     # pip's temporary files go to the cache's disk too: it has the room, and their growth is the progress.
     environment = {**os.environ, "TMPDIR": str(folder)}
     with tempfile.TemporaryFile() as said:
-        with subprocess.Popen(command, stdout=said, stderr=said, env=environment) as pip:  # noqa: S603
+        with subprocess.Popen(command, stdout=said, stderr=said, env=environment) as pip:  # noqa: S603 - no shell
             while pip.poll() is None:
                 report(f"downloading {pin}", _bytes_under(folder), None)
                 time.sleep(0.1)
@@ -223,7 +223,7 @@ def _run_converter(module: str, source: Path, target: Path) -> None:
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     command = [sys.executable, "-m", module, str(source), str(target)]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603 - no shell
     if ended.returncode:
         why = ended.stderr.strip().splitlines()[-1:] or [f"exit code {ended.returncode}"]
         if "No module named" in why[0]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import socket
+import threading
 from ipaddress import ip_address
 from itertools import pairwise
 from typing import Any
@@ -75,6 +76,35 @@ def test_over_the_internet_it_must_be_https(monkeypatch: pytest.MonkeyPatch) -> 
 
     with pytest.raises(Refused, match="https"):
         post(HERE, "http://hooks.example.com/", b"", {})
+
+
+def test_the_address_that_was_checked_is_the_one_that_is_connected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that answers otherwise a moment later leads nowhere else: it is asked once."""
+    asked: list[str] = []
+    real = socket.getaddrinfo
+
+    def answer(host: str, *rest: Any, **more: Any) -> Any:
+        asked.append(host)
+        return real("127.0.0.1" if asked.count("hooks.example.com") == 1 else "127.66.6.6", *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", answer)
+    settings = HERE.model_copy(update={"webhook_networks": ("127.0.0.0/8",)})
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        heard: list[bytes] = []
+        thread = threading.Thread(target=answer_once, args=(server, heard))
+        thread.start()
+        status = post(settings, f"http://hooks.example.com:{server.getsockname()[1]}/a", b"{}", {})
+        thread.join()
+
+    assert (status, asked.count("hooks.example.com")) == (204, 1)
+    assert b"Host: hooks.example.com:" in heard[0]
+
+
+def answer_once(server: socket.socket, heard: list[bytes]) -> None:
+    connection, _ = server.accept()
+    with connection:
+        heard.append(connection.recv(65536))
+        connection.sendall(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
 
 
 def test_a_signature_is_the_one_of_the_standard() -> None:

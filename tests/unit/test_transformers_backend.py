@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 import os
+import shutil
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -382,8 +385,23 @@ def test_a_capability_nobody_runs_is_named() -> None:
 def test_pickled_weights_are_not_loaded(tiny: Callable[[str], Path], tmp_path: Path) -> None:
     folder = tiny_models.pickled_copy(tiny("bert"), tmp_path / "pickled")
     backend = Transformers(entry("feature-extraction"), Place(weights=folder))
-    with pytest.raises(OSError, match="safetensors"):
+    with pytest.raises(WeightsError, match=r"holds no safetensors, and pickles \(\.bin, \.pt\) are never loaded"):
         backend.load()
+
+
+@pytest.mark.parametrize("kind", ["bert", "strange"])
+def test_code_that_comes_with_weights_is_not_run(tiny: Callable[[str], Path], tmp_path: Path, kind: str) -> None:
+    folder = shutil.copytree(tiny("bert"), tmp_path / "with-code")
+    config = tiny_models.read_json(folder / "config.json")
+    config |= {"model_type": kind, "auto_map": {"AutoConfig": "own.OwnConfig", "AutoModel": "own.OwnModel"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nOwnConfig = OwnModel = object\n")
+    backend = Transformers(entry("feature-extraction"), Place(weights=folder))
+
+    with contextlib.suppress(ValueError):  # that it does not know the kind
+        backend.load()
+
+    assert not (tmp_path / "ran").exists()
 
 
 def test_missing_weights_name_the_way_out() -> None:

@@ -87,6 +87,11 @@ def load_pretrained(kind: Any, model: ModelEntry, place: Place) -> tuple[Any, An
     logging.set_verbosity_error()
     if place.weights is None or not place.weights.is_dir():
         raise WeightsError(f"models.{model.name} has no folder of weights; run `bakeoff models pull {model.name}`.")
+    if not any(place.weights.glob("*.safetensors")):
+        raise WeightsError(
+            f"{place.weights} of models.{model.name} holds no safetensors, and pickles (.bin, .pt) are never loaded, "
+            "for to load one is to run it: convert them, or choose another model."
+        )
     torch.set_num_threads(max(1, place.threads))
     shared = {"local_files_only": True, "trust_remote_code": model.trust_remote_code}
     config = AutoConfig.from_pretrained(place.weights, **shared)

@@ -1,0 +1,71 @@
+"""Connections that send half a head are closed; those that ask, wait and ask again are not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import uvicorn
+
+from scheduler.api.patience import Impatient
+
+
+class Hasty(Impatient):
+    within = 1.5
+
+
+async def application(scope: Any, receive: Any, send: Any) -> None:
+    """Reads the body, waits longer than a head may take, and answers."""
+    while (await receive()).get("more_body"):
+        pass
+    await asyncio.sleep(2)
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
+@contextlib.asynccontextmanager
+async def served() -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    config = uvicorn.Config(application, port=0, http=Hasty, lifespan="off", log_config=None, timeout_keep_alive=60)
+    server = uvicorn.Server(config)
+    listening = config.bind_socket()
+    task = asyncio.create_task(server.serve([listening]))
+    while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+        await asyncio.sleep(0.01)
+    reader, writer = await asyncio.open_connection(*listening.getsockname()[:2])
+    yield reader, writer
+    writer.close()
+    server.should_exit = True
+    await task
+
+
+ASK = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+PARTS = {"nothing": b"", "half a head": b"GET / HTTP/1.1\r\nHost: loc", "half a second one": ASK + b"GET / HT"}
+
+
+@pytest.mark.parametrize("sent", PARTS)
+def test_half_a_head_is_not_waited_for(sent: str) -> None:
+    async def told() -> bytes:
+        async with served() as (reader, writer):
+            writer.write(PARTS[sent])
+            return await asyncio.wait_for(reader.read(), 30)  # to its end
+
+    assert asyncio.run(told()).endswith(b"ok" if sent == "half a second one" else b"")
+
+
+def test_a_slow_answer_a_slow_body_and_a_second_question_are() -> None:
+    async def told() -> list[bytes]:
+        async with served() as (reader, writer):
+            found = []
+            for request in (ASK, b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\na"):
+                writer.write(request)
+                await asyncio.sleep(2)
+                writer.write(b"b" if request != ASK else b"")
+                head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)
+                found.append(head.splitlines()[0] + await reader.readexactly(2))
+                await asyncio.sleep(2)  # idle in between
+            return found
+
+    assert asyncio.run(told()) == [b"HTTP/1.1 200 OKok"] * 2
