@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 from sqlalchemy import Connection, text
 
@@ -100,10 +101,13 @@ def oldest_open(connection: Connection) -> dict[str, float]:
             """
             SELECT s.status, extract(epoch FROM now() - t.created_at)::float8 AS age
             FROM unnest(ARRAY['pending', 'planning', 'integrating']) AS s (status)
-            CROSS JOIN LATERAL (
-                SELECT created_at FROM task WHERE task.status = s.status ORDER BY id LIMIT 1) AS t
+            CROSS JOIN LATERAL (  -- not `status = s.status`: where none is in it, Postgres would look through them all
+                SELECT status, created_at FROM task WHERE (task.status, task.id) > (s.status, CAST(:first AS uuid))
+                ORDER BY task.status, task.id LIMIT 1) AS t
+            WHERE t.status = s.status
             """
-        )
+        ),
+        {"first": UUID(int=0)},
     )
     return {row.status: row.age for row in rows}
 

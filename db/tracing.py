@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import threading
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
@@ -65,13 +66,16 @@ def wanted() -> bool:
 
 class _Once:
     provider: TracerProvider | None = None
-    asked = False
+    made = False
+    lock = threading.Lock()
 
 
 def _provider(process: str) -> TracerProvider | None:
-    if not _Once.asked:
-        _Once.asked = True
-        _Once.provider = _make_provider(process) if wanted() else None
+    if not _Once.made:
+        with _Once.lock:  # a second thread waits for what the first one makes
+            if not _Once.made:
+                _Once.provider = _make_provider(process) if wanted() else None
+                _Once.made = True
     return _Once.provider
 
 

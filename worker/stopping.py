@@ -30,7 +30,7 @@ from db.lease import return_message
 from db.logs import get_logger
 from db.settings import load_settings
 from db.states import WorkerState
-from db.tracing import flush
+from db.tracing import flush, wanted
 from db.workers import set_worker_state
 from worker.heartbeat import HEART
 from worker.role import WorkerRole
@@ -84,7 +84,19 @@ class Stopping(bootsteps.StartStopStep):  # type: ignore[misc] # celery has no t
                 busy = now
         if not role.intake:
             _within(PATIENCE, lambda: _give_back(role))
+        if wanted() and not requests.active_requests:
+            psutil.wait_procs(_models(), PATIENCE)  # the child sends its last spans
         end_process(0)
+
+
+def _models() -> list[psutil.Process]:
+    """Children that end by themselves when nothing is left to do; Python's own helper lives as long as we do."""
+    found = []
+    for process in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if not any("_tracker" in word for word in process.cmdline()):
+                found.append(process)
+    return found
 
 
 def _say_stopping(role: WorkerRole) -> None:

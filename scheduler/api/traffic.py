@@ -19,12 +19,14 @@ from prometheus_client.multiprocess import MultiProcessCollector
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from prometheus_client import Metric
     from starlette.types import Scope
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 ELSEWHERE = "unmatched"
+LABELS = ("method", "route", "status")
 
 
 class Traffic:
@@ -36,7 +38,7 @@ class Traffic:
         self._seconds = Histogram(
             "bakeoff_http_request_seconds",
             "Seconds from a request to the beginning of its answer.",
-            ["method", "route", "status"],
+            LABELS,
             buckets=BUCKETS,
             registry=self._registry,
         )
@@ -45,6 +47,10 @@ class Traffic:
         """A request was answered."""
         method = scope["method"] if scope["method"] in METHODS else "OTHER"
         self._seconds.labels(method, route_of(scope), str(status)).observe(max(0.0, seconds))
+
+    def collect(self) -> list[Metric]:
+        """What this process counts."""
+        return list(self._registry.collect())
 
     def text(self) -> bytes:
         """The exposition format, of all processes that share the port."""
