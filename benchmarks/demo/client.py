@@ -131,6 +131,11 @@ class Tasks:
         """Store one task and return its id."""
         return submit(self._settings, NewTask(capability=item.capability, source=source, attachments=[item.path]))
 
+    def submit_steps(self, request: str, items: Sequence[DemoInput], steps: Sequence[Mapping[str, Any]]) -> UUID:
+        """Store one task of these steps, which read the items as its attachments; returns its id."""
+        files = [item.path for item in items]
+        return submit(self._settings, NewTask(request=request, attachments=files, options={"subtasks": list(steps)}))
+
     def states(self, ids: Sequence[UUID]) -> dict[UUID, str]:
         """Status of each task."""
         with transaction(engine_of(self._settings.dsn, "demo")) as connection:

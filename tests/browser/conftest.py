@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,20 +12,14 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
+from benchmarks.browser import MISSING, browser_arguments, browser_path
 from db.keys import Scope
 from db.states import TaskState
 from tests.browser.pages_registry import MODELS, REGISTRY
 from tests.conftest import Installation, make_installation, wait_until
 from tests.integration.api_parts import client_of, make_key, start_api
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-MISSING = f"No Chromium: set BAKEOFF_BROWSER to one, or put {', '.join(NAMES)} on the PATH."
 PATIENCE = 30_000  # milliseconds: a page may wait for a model
-
-
-def browser_path() -> str | None:
-    """The Chromium of this machine: BAKEOFF_BROWSER, else the first on the PATH."""
-    return os.environ.get("BAKEOFF_BROWSER") or next(filter(None, map(shutil.which, NAMES)), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,12 +69,9 @@ def browser() -> Iterator[Browser]:
         if os.environ.get("CI"):
             pytest.fail(MISSING)
         pytest.skip(MISSING)
-    arguments = ["--disable-quic", "--no-first-run", "--disable-background-networking"]
-    if os.geteuid() == 0:
-        arguments.append("--no-sandbox")
     expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=path, args=arguments)
+        launched = playwright.chromium.launch(executable_path=path, args=browser_arguments())
         yield launched
         launched.close()
 
