@@ -14,7 +14,7 @@ import subprocess
 import sys
 import termios
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,11 +31,13 @@ from scheduler.cli import completing
 from scheduler.cli.watch import Watched, by_change
 from tests.conftest import Installation, wait_until
 from tests.in_process import Ran, runner
+from tests.integration.curation_parts import conversations, write_array
 
 pytestmark = pytest.mark.integration
 
+PATIENCE = 120  # seconds, for a machine that has other things to do
 #: makes the terminal its own, so that Ctrl-C is a signal to it
-ON_TERMINAL = "import os, sys; os.login_tty(os.dup(0)); os.execv(sys.argv[1], sys.argv[1:])"
+ON_TERMINAL = "import os, sys; os.login_tty(os.dup(0)); os.execvp(sys.argv[1], sys.argv[1:])"
 COLOUR = re.compile(r"\x1b\[[0-9;]*[349][0-7]\d*m")
 
 
@@ -71,11 +73,11 @@ class Started:
             self.printed += said.decode(errors="replace")
 
     def wait_for(self, words: str) -> None:
-        wait_until(lambda: words in self.printed or self.process.poll() is not None, 60, lambda: self.printed)
+        wait_until(lambda: words in self.printed or self.process.poll() is not None, PATIENCE, lambda: self.printed)
         assert words in self.printed, self.printed
 
     def end(self) -> int:
-        code = self.process.wait(60)
+        code = self.process.wait(PATIENCE)
         self._reader.join(10)
         return code
 
@@ -94,11 +96,13 @@ def in_pipe(installation: Installation, *words: str) -> Iterator[Started]:
 
 
 @contextmanager
-def on_terminal(installation: Installation, *words: str, **environment: str) -> Iterator[tuple[Started, int]]:
+def on_terminal(
+    installation: Installation, *words: str, command: Sequence[str] = (), **environment: str
+) -> Iterator[tuple[Started, int]]:
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     process = subprocess.Popen(
-        [sys.executable, "-c", ON_TERMINAL, *installation.command(*words)],
+        [sys.executable, "-c", ON_TERMINAL, *(command or installation.command(*words))],
         env={**installation.environment, "TERM": "xterm-256color", **environment},
         stdin=its,
         stdout=its,
@@ -194,6 +198,44 @@ def test_a_wait_says_on_the_terminal_what_happens(installation: Installation) ->
     assert '"status": "cancelled"' in wait.printed
 
 
+def a_recipe(folder: Path) -> str:
+    """A job that asks no model."""
+    write_array(folder / "records.json", conversations(30))
+    path = folder / "job.toml"
+    path.write_text('name = "job"\nstages = ["validate", "exact"]\n[input]\nfile = "records.json"')
+    return str(path)
+
+
+def test_a_curation_on_a_terminal_shows_its_funnel(installation: Installation, tmp_path: Path) -> None:
+    with on_terminal(installation, "curate", "run", a_recipe(tmp_path), NO_COLOR="1") as (curation, _):
+        curation.wait_for("kept so far")
+        curation.wait_for("job: done")
+        code = curation.end()
+
+    assert code == 0
+    assert curation.printed.rindex("\x1b[?25h") < curation.printed.rindex("job: done")  # what was drawn is gone
+
+
+def test_a_curation_in_a_pipe_gives_json_alone_and_says_its_stages(installation: Installation, tmp_path: Path) -> None:
+    done = installation.run("curate", "run", a_recipe(tmp_path), "--json", timeout=PATIENCE)
+
+    assert (done.code, done.json["status"], done.json["records"]) == (0, "done", 30), done.err
+    assert "job: validate: 30 of 30" in done.err
+
+
+def test_ids_of_many_tasks_go_to_the_file_that_is_meant(installation: Installation, tmp_path: Path) -> None:
+    file, ids = tmp_path / "tasks.jsonl", tmp_path / "ids.txt"
+    file.write_text('{"request": "one", "capability": "text-generation"}\n' * 3)
+    words = [*installation.command("submit", "--from", str(file), "--without-worker")]
+
+    with on_terminal(installation, command=["sh", "-c", f'"$@" > {ids}', "sh", *words]) as (submission, _):
+        submission.wait_for("3 tasks stored")
+        code = submission.end()
+
+    stored = {str(row.id) for row in installation.query("SELECT id FROM task")}
+    assert (code, set(ids.read_text().split())) == (0, stored)
+
+
 def test_polling_finds_what_notices_would_have_told(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     def away(_: str) -> Any:
         raise Unreachable("no notices here")
@@ -209,7 +251,7 @@ def test_polling_finds_what_notices_would_have_told(database: Engine, monkeypatc
             cancel_tasks(connection, [task])
 
     url = database.url.set(drivername="postgresql").render_as_string(hide_password=False)
-    Watched(Settings(database_url=url), [task]).follow(60, by_change(look))
+    Watched(Settings(database_url=url), [task]).follow(PATIENCE, by_change(look))
 
     assert seen == ["pending", "cancelled"]
 
@@ -266,7 +308,7 @@ def run(installation: Installation, monkeypatch: pytest.MonkeyPatch, capsys: pyt
 @pytest.fixture
 def complete(run: Ran, monkeypatch: pytest.MonkeyPatch) -> Any:
     """What zsh is told of an unfinished line, in this process; a database is waited for, however slow it is."""
-    monkeypatch.setattr(completing, "WAIT", 60)
+    monkeypatch.setattr(completing, "WAIT", PATIENCE)
     monkeypatch.setenv("_BAKEOFF_COMPLETE", "complete_zsh")
 
     def completed(line: str) -> list[str]:

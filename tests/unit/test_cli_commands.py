@@ -18,6 +18,7 @@ from db.errors import BacklogFull, NotFound
 from scheduler import cli
 from scheduler.cli.commands import COMMANDS, PANELS
 from scheduler.cli.failing import failure_of, say
+from tests.conftest import SCRIPTED
 from tests.in_process import Ran, runner
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -252,3 +253,16 @@ def test_the_version_is_said(run: Ran) -> None:
     code, out, _ = run("--version")
 
     assert (code, out.split()[0]) == (0, "bakeoff")
+
+
+def test_what_was_pulled_is_json_and_each_model_a_line(
+    run: Ran, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "models.toml"
+    file.write_text(SCRIPTED)
+    monkeypatch.setenv("BAKEOFF_MODELS_FILE", str(file))
+
+    code, out, err = run("models", "pull", "alpha", "beta", "--json")
+
+    assert (code, [one["model"] for one in json.loads(out)]) == (0, ["alpha", "beta"])
+    assert "alpha: nothing to fetch beta: nothing to fetch" in err
