@@ -8,8 +8,8 @@ from sqlalchemy import inspect
 from sqlalchemy.dialects import registry
 
 from db.schema import Base
-from docs.generator import views
 from docs.generator.text import cell, code, comments_of, sentence, table
+from docs.generator.views import meanings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 POSTGRES: Any = registry.load("postgresql")()
 HEAD = """# The schema
 
-Made from the tables' definitions and from a database that has just been migrated. Readers use the views: those are a
-contract, and keep their columns from version to version. The tables are ours and change; `INSERT INTO task` is the one
-statement that others run on them.
+Made from the tables' definitions and from a database that has just been migrated. What other systems may rely on is
+[the SQL contract](../sql.md): the views, and the columns of `task` that they may insert. The tables are ours and change.
 """
 
 
@@ -36,10 +35,13 @@ def read_views(connection: Connection) -> dict[str, list[tuple[str, str]]]:
 
 def page(found: Mapping[str, list[tuple[str, str]]]) -> str:
     """Views first, then the tables in the order of their names."""
+    said = meanings()
     parts = [HEAD, "## Views", ""]
     for name, columns in found.items():
-        rows = [(code(column), kind, views.meaning(name, column)) for column, kind in columns]
-        parts += [f"### {name}", "", views.ABOUT.get(name, ""), "", table(("column", "type", "meaning"), rows)]
+        of_view = said.get(name, {})
+        rows = [(code(column), kind, of_view.get(column, "")) for column, kind in columns]
+        about = of_view.get("", "").capitalize()
+        parts += [f"### {name}", "", f"{about}.", "", table(("column", "type", "meaning"), rows)]
     parts += ["## Tables", ""]
     for kind in sorted(_classes(), key=lambda one: str(one.__tablename__)):
         parts.append(_section(kind))
