@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 POSTGRES: Any = registry.load("postgresql")()
 HEAD = """# The schema
 
-Made from the tables' definitions and from a database that has just been migrated. What other systems may rely on is
-[the SQL contract](../sql.md): the views, and the columns of `task` that they may insert. The tables are ours and change.
+Made from the tables' definitions and from a database that was just migrated. What other systems may rely on is the
+[SQL contract](../sql.md): the views, and the columns of `task` that they may insert. The tables are ours, and change.
 """
 
 
