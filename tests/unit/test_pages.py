@@ -129,7 +129,8 @@ def test_words_for_people() -> None:
 def candidate(status: str, place: int) -> dict[str, Any]:
     done = status == CandidateState.DONE
     return {
-        "id": str(UUID(int=place)), "model": f"model-{place}", "status": status, "rank": place, "attempt": place, "proposed_by": [],
+        "id": str(UUID(int=place)), "model": f"model-{place}", "status": status, "rank": place, "attempt": place,
+        "proposed_by": [{"selector": "downloads", "rank": 0}, {"selector": "<b>likes", "rank": 1}],
         "output": f"It says {place}" if done else None, "detail": {}, "usage": {}, "seconds": 0.5 if done else None, "cached": done,
         "error": {"message": "<b>broke"} if status in {"error", "dead"} else None,
     }  # fmt: skip
@@ -144,7 +145,8 @@ def story(state: str, step: str | None, *candidates: str, judged: bool = False) 
     }  # fmt: skip
     one = {
         "id": str(UUID(int=99)), "name": "step", "capability": "text-generation", "status": step, "inputs": [], "note": None,
-        "error": {"message": "all failed"} if step == "failed" else None, "needs_review": judged, "expect": None, "needs": [],
+        "error": {"message": "all failed"} if step == "failed" else None, "needs_review": judged, "needs": [],
+        "expect": {"checks": [{"check": "json"}], "components": [{"description": "<b>names it", "weight": 2}]} if judged else None,
         "judges": {"asked": "j", "next": [], "failed": []}, "verdict": verdict if judged else None,
         "candidates": [candidate(status, place) for place, status in enumerate(candidates, start=1)],
     }  # fmt: skip
@@ -152,7 +154,7 @@ def story(state: str, step: str | None, *candidates: str, judged: bool = False) 
         "id": str(UUID(int=7)), "status": state, "source": "api", "request": "<b>What?", "capability": None, "attachments": [],
         "answer": "It says 1" if state == "done" else None, "confidence": 0.5 if judged else None, "fallback": judged,
         "error": {"message": "no"} if state == "failed" else None, "created_at": NOW, "finished_at": None, "retry_of": None,
-        "plan": None, "integration": None, "needs_review": judged, "subtasks": [] if step is None else [one],
+        "plan": {"planner": "p", "method": "llm", "repairs": ["<b>one"]} if judged else None, "integration": None, "needs_review": judged, "subtasks": [] if step is None else [one],
     }  # fmt: skip
 
 

@@ -5,7 +5,8 @@ const LIVE = "live";
 
 async function renew() {
   const old = document.getElementById(LIVE);
-  if ([...old.querySelectorAll("audio")].some((audio) => !audio.paused)) return; // nobody's listening is cut off
+  const heard = [...old.querySelectorAll("audio")].some((audio) => !audio.paused);
+  if (heard || !getSelection().isCollapsed) return; // what somebody listens to, or is about to copy, stays
   const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
   if (!answer.ok) return;
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
