@@ -13,6 +13,9 @@ import uvicorn
 from scheduler.api.patience import Impatient
 
 
+pytestmark = pytest.mark.api  # it waits for time-outs
+
+
 class Hasty(Impatient):
     within = 1.5
 

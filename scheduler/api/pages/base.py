@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -87,14 +87,15 @@ class Visitor:
         return self.caller.may(Scope.SUBMIT)
 
 
-async def visitor_of(request: Request) -> Visitor:
+async def visitor_of(request: Request) -> AsyncIterator[Visitor]:
     """Who asks for a page, whatever they may do. Raises what `Access.caller` raises."""
     scheme, _, said = request.headers.get("authorization", "").partition(" ")
     user, token = _basic(said) if scheme.lower() == "basic" else ("", said.strip() or None)
     access: Access = request.app.state.access
     caller = await access.caller(request, token)
     signed = caller.key is not None and bool(user.strip())
-    return Visitor(caller=caller, annotator=annotator_name(user) if signed else "", signed=signed)
+    with access.holding(caller):
+        yield Visitor(caller=caller, annotator=annotator_name(user) if signed else "", signed=signed)
 
 
 def _basic(said: str) -> tuple[str, str | None]:
