@@ -12,7 +12,6 @@ import uvicorn
 
 from scheduler.api.patience import Impatient
 
-
 pytestmark = pytest.mark.api  # it waits for time-outs
 
 
