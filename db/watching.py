@@ -10,6 +10,10 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+#: What webhooks and callbacks tell of a task that ended: the fields of `results` but the request.
+TOLD = ("task_id", "status", "source", "answer", "artifacts", "winners", "confidence", "fallback", "error",
+        "finished_at", "retry_of")  # fmt: skip
+
 
 def source_of(connection: Connection, task: UUID) -> str | None:
     """The source of a task; None where there is none."""

@@ -15,6 +15,7 @@ from db.callbacks import PAGE, Callback, Due, claim_callbacks, release_callbacks
 from db.engine import transaction
 from db.errors import InvalidRequest, Unreachable
 from db.logs import get_logger
+from db.watching import TOLD
 from scheduler.requests import check_storable
 from worker.cleaning import clean_json
 
@@ -31,9 +32,6 @@ LEASE = 60.0  # seconds
 LONGEST_QUEUE = 1000  # messages: a receiver that is away fills no Redis
 PAUSE = 10.0  # seconds until a queue that is full is looked at again
 LARGEST = 10_000  # characters of a callback's own arguments, as JSON
-#: What a callback is told: the webhook's fields.
-TOLD = ("task_id", "status", "source", "answer", "artifacts", "winners", "confidence", "fallback", "error",
-        "finished_at", "retry_of")  # fmt: skip
 FORM = '{"task": "shop.finished", "options": {"queue": "shop"}, "kwargs": {}}'
 
 

@@ -22,6 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from db.engine import transaction
 from db.errors import BakeoffError, InvalidRequest
 from db.logs import get_logger
+from db.watching import TOLD
 from db.webhooks import Due, claim_due, collect_ends, settle, stop_webhook
 from scheduler.api.outbound import TIMEOUT, post
 from worker.cleaning import clean_json
@@ -39,8 +40,6 @@ LEASE = 3 * TIMEOUT
 LONGEST_DELAY = 6 * 3600.0
 MOST_ATTEMPTS = 10  # a day and a half
 GONE = 410
-TOLD = ("task_id", "status", "source", "answer", "artifacts", "winners", "confidence", "fallback", "error",
-        "finished_at", "retry_of")  # fmt: skip
 
 
 def sign(secret: bytes, id_: str, timestamp: int, body: bytes) -> str:

@@ -143,7 +143,7 @@ def test_many_are_stored_and_what_is_wrong_is_named(client: Any, tmp_path: Path)
         NewTask(request="two", capability="mind-reading"),
         NewTask(capability="image-to-text/ocr", attachments=[picture]),
         NewTask(capability="image-to-text/ocr", attachments=[("mine.png", PNG)]),
-        NewTask(request="far too large", attachments=[bytes(3_000_001)]),
+        NewTask(request="far too large", attachments=[bytes(4_000_000)]),
     ]
 
     one, two, three, four, five = client.submit_many(tasks)
@@ -159,14 +159,14 @@ def test_many_are_stored_and_what_is_wrong_is_named(client: Any, tmp_path: Path)
 
 
 def test_a_file_goes_up_and_comes_down_piece_by_piece(client: Any, tmp_path: Path) -> None:
-    large = tmp_path / "large.txt"
-    large.write_bytes(b"line of text\n" * 100_000)
+    large = tmp_path / "large.png"
+    large.write_bytes(PNG + bytes(1_300_000))
     stored = client.upload(large)
     with large.open("rb") as file:
         again = client.upload(file)
 
-    assert (stored.sha256, stored.size) == (again.sha256, 1_300_000)
-    client.submit("names it", capability=TEXT, attachments=[("large.txt", stored)])  # or its source sees it no more
+    assert (stored.sha256, stored.size) == (again.sha256, len(PNG) + 1_300_000)
+    client.submit(capability="image-to-text/ocr", attachments=[("a.png", stored)])  # what it names, a source may read
     assert b"".join(client.download(stored.sha256)) == large.read_bytes()
     with pytest.raises(NotFound):
         list(client.download("0" * 64))
@@ -244,24 +244,28 @@ def test_errors_carry_what_the_server_said(served: tuple[Installation, str, str]
     nobody.close()
 
 
-def test_a_full_backlog_is_waited_for(served: tuple[Installation, str, str], kind: Any) -> None:
-    installation = served[0]
-    url = start_api(installation, "small", max_backlog="1")
+@pytest.fixture(scope="module")
+def small(served: tuple[Installation, str, str]) -> tuple[str, str]:
+    """An API that stores one open task per source, and a key for every source."""
+    return start_api(served[0], "small", max_backlog="1"), make_key(served[0], Scope.ADMIN)
+
+
+def test_a_full_backlog_is_waited_for(small: tuple[str, str], kind: Any) -> None:
     source = f"small {kind.__name__}"
-    hurried, patient = (kind(url, make_key(installation, Scope.ADMIN), retries=retries) for retries in (0, 5))
+    hurried, patient = (kind(*small, retries=retries) for retries in (0, 5))
     held = hurried.submit("first", capability=TEXT, source=source, run_at=soon(3600))
     with pytest.raises(Refused) as refused:
         hurried.submit("second", capability=TEXT, source=source)
     assert (refused.value.code, refused.value.status) == ("backlog_full", 429)
     assert refused.value.retry_after
 
-    freed = threading.Timer(1, lambda: installation.run("cancel", str(held.id)))
-    freed.start()
-    assert patient.submit("second", capability=TEXT, source=source).id
-    freed.join()
+    with Client(*small) as other:
+        freed = threading.Timer(1, other.cancel, [held])
+        freed.start()
+        assert patient.submit("second", capability=TEXT, source=source).id
+        freed.join()
     hurried.close()
     patient.close()
-    installation.stop("small")
 
 
 def test_an_api_that_is_killed_and_comes_back_loses_no_wait(
