@@ -10,9 +10,13 @@ from typing import Any
 import typer
 import yaml
 
+from db.secrets import VARIABLE as SECRETS
+from db.settings import Settings
+
 CHECKOUT = Path(__file__).resolve().parents[1]
 DOCKER = CHECKOUT / "docker"
 TEXT = (DOCKER / "compose.yaml").read_text()
+SETTINGS = {f"BAKEOFF_{name.upper()}" for name in Settings.model_fields} | {SECRETS}
 VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\})")
 
 

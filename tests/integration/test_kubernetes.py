@@ -14,9 +14,8 @@ from db.registry import read_registry
 from db.roles import create_roles
 from db.settings import Settings
 from scheduler.local.children import GIVE_BACK_SECONDS
-from tests.compose import CHECKOUT, parsed
+from tests.compose import CHECKOUT, SETTINGS, parsed
 from tests.conftest import Installation, wait_until
-from tests.unit.test_docker import SETTINGS
 
 PAGE = (CHECKOUT / "docs" / "kubernetes.md").read_text()
 MANIFESTS: list[dict[str, Any]] = [
@@ -77,8 +76,10 @@ def test_containers_run_our_commands_with_our_settings() -> None:
             assert model in registry.models, name
         assert container["envFrom"] == [{"configMapRef": {"name": "bakeoff"}}], name
     given = named("ConfigMap", "bakeoff")["data"]
-    secrets = {key.upper() for key in named("Secret", "bakeoff")["stringData"]}
-    assert set(given) | secrets <= SETTINGS
+    files = set(named("Secret", "bakeoff")["stringData"])
+    assert set(given) | {file.upper() for file in files if file.startswith("bakeoff_")} <= SETTINGS
+    for mentioned in re.findall(r"/run/secrets/bakeoff/([\w.]+)", str(given)):
+        assert mentioned in files
     for _, container in containers():
         assert {m["name"]: m["mountPath"] for m in container["volumeMounts"]}["secrets"] == given["BAKEOFF_SECRETS"]
 

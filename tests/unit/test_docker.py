@@ -18,11 +18,10 @@ from db.keys import TOKEN
 from db.registry import read_registry
 from db.settings import Settings
 from scheduler.local.children import GIVE_BACK_SECONDS, children_of
-from tests.compose import CHECKOUT, COMPOSE, DOCKER, OURS, SERVICES, TEXT, parsed
+from tests.compose import CHECKOUT, COMPOSE, DOCKER, OURS, SERVICES, SETTINGS, TEXT, parsed
 
 DOCKERFILE = (DOCKER / "Dockerfile").read_text()
 JOBS = {name for name, service in SERVICES.items() if service["restart"] == "no"}
-SETTINGS = {f"BAKEOFF_{name.upper()}" for name in Settings.model_fields} | {"BAKEOFF_SECRETS"}
 BESIDE = ("flower", "api", "curate")  # long-running services that `up` has beside those of `children_of`, or not at all
 
 
