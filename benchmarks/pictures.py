@@ -59,7 +59,7 @@ def main() -> int:
         sync_playwright() as playwright,
     ):
         browser = playwright.chromium.launch(executable_path=path, args=browser_arguments())
-        page = browser.new_page(base_url=url, viewport={"width": 1200, "height": 760}, color_scheme="light")
+        page = browser.new_page(base_url=url, viewport={"width": 1200, "height": 800}, color_scheme="light")
         page.goto("/tasks")
         _keep(page, folder / "tasks.png")
         page.goto(f"/tasks/{dag}")

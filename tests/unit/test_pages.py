@@ -40,7 +40,10 @@ def shown(text: str, base: str) -> str:
         ("a cat sat here", "a dog sat here", "a [-dog][+cat] sat here"),
         ("x7Kq2", "x7Kg2", "x7K[-g][+q]2"),  # one word: letter by letter
         ("東京は晴れ", "東京は雨", "東京は[-雨][+晴れ]"),
-        ("one two three", "one two", "one two[+ three]"),
+        ("one two three", "one two", "one two [+three]"),
+        ("to Paris.", "to Paris and on.", "to Paris[- and on]."),
+        ("a sat here", "a dog sat here", "a [-dog ]sat here"),
+        ("one  two\nthree", "one two three", "one  two\nthree"),
         ("quite another thing altogether", "nothing in common, dear", "quite another thing altogether"),
         ("", "", ""),
     ],
@@ -52,15 +55,26 @@ def test_a_text_shows_what_it_has_and_lacks_against_another(text: str, base: str
 def test_what_is_not_marked_says_why() -> None:
     assert marked("same", "same").note == "the same, word for word"
     assert marked("quite another thing", "nothing in common, dear").note == "differs throughout"
-    assert marked("word " * 4000, "word " * 3999).note == "too long to be compared word by word"
+    assert marked("one  two", "one two").note == "differs in spaces only"
+    assert marked("word " * 6000, "word " * 5999).note == "too long to be compared"
+    assert marked("word " * 6000, "word " * 5999, letters=True).note == "too long to be compared"
 
 
-@given(st.text(max_size=80), st.text(max_size=80))
-def test_marks_lose_nothing_of_either_text(text: str, base: str) -> None:
-    pieces = marked(text, base).pieces
+def test_readings_of_a_picture_are_compared_as_one_spells() -> None:
+    pieces = marked("hoever finds it", "whoever Finds it", letters=True).pieces
+    assert [(piece.kind, piece.text) for piece in pieces if piece.kind != "same"] == [
+        ("del", "w"),
+        ("del", "F"),
+        ("ins", "f"),
+    ]
+
+
+@given(st.text(max_size=80), st.text(max_size=80), st.booleans())
+def test_marks_lose_nothing_of_either_text(text: str, base: str, letters: bool) -> None:  # noqa: FBT001 - drawn
+    pieces = marked(text, base, letters=letters).pieces
     assert "".join(piece.text for piece in pieces if piece.kind != "del") == text
     if any(piece.kind != "same" for piece in pieces):
-        assert "".join(piece.text for piece in pieces if piece.kind != "ins") == base
+        assert "".join("".join(piece.text for piece in pieces if piece.kind != "ins").split()) == "".join(base.split())
 
 
 def subtask(name: str, *needs: str, status: str = "done", **more: Any) -> dict[str, Any]:

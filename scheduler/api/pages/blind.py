@@ -21,7 +21,7 @@ from db.prefer import Contest, contest_of
 from scheduler.api.pages.base import Form, Page, Posting, Reading, back, page
 from scheduler.api.pages.files import File, files_of
 from scheduler.api.pages.marking import Marked, marked
-from scheduler.api.pages.tasks import id_of, subtask_of
+from scheduler.api.pages.tasks import id_of, spelled, subtask_of
 from scheduler.api.services import Shared
 from scheduler.preferring import prefer
 from worker.inputs import words_of
@@ -97,7 +97,9 @@ def _answers(contest: Contest, subtask: UUID, annotator: str, *, with_marks: boo
             id=by_text[text],
             letter=letter,
             text=text,
-            marks=marked(text, texts[0]) if with_marks and text != texts[0] else None,
+            marks=marked(text, texts[0], letters=spelled(contest.capability))
+            if with_marks and text != texts[0]
+            else None,
         )
         for letter, text in zip(ascii_uppercase, texts, strict=False)
     ]

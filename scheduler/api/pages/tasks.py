@@ -35,6 +35,7 @@ router = APIRouter(prefix="/tasks", route_class=Page, include_in_schema=False)
 
 LISTED = 50
 MOST_WORDS = 200
+OCR = "image-to-text/ocr"
 
 
 @router.get("")
@@ -171,7 +172,16 @@ def _marks(subtask: Mapping[str, Any], against: str) -> dict[str, Marked]:
     """By candidate, its output with what differs; the one that they are compared with has none."""
     base = _base(subtask, against)
     done = {one["id"]: one["output"] for one in subtask["candidates"] if one["status"] == "done"}
-    return {id_: marked(output, done[base]) for id_, output in done.items() if base and id_ != base}
+    return {
+        id_: marked(output, done[base], letters=spelled(subtask["capability"]))
+        for id_, output in done.items()
+        if base and id_ != base
+    }
+
+
+def spelled(capability: str) -> bool:
+    """Whether outputs of this capability are compared letter by letter: readings of the same picture are."""
+    return capability == OCR
 
 
 def _people(said: Sequence[Said], subtask: str, visitor: Visitor) -> dict[str, Any]:
