@@ -22,9 +22,10 @@ CELERY_S_TRACE = "celery.app.trace"
 LONGEST_LIST = 100  # ids of a line, where no message bounds their number
 #: Loggers whose lines below a warning say less than one of ours, or nothing: one for each request, one for each message
 #: without what it carries.
-QUIET = ("alembic", "httpx", "urllib3")
+QUIET = ("alembic", "httpx", "urllib3", "multiprocessing")
 QUIET_UNLESS_DEBUGGING = ("celery.worker.strategy", CELERY_S_TRACE)
 KIND = re.compile(r"[\w.]+")
+BEGINS = "Traceback (most recent call last):"  # what whoever looks through logs looks for
 DETAIL = "\nDETAIL:"  # where Postgres begins to quote a row
 
 
@@ -68,6 +69,7 @@ def configure_logging(level: str = "info", style: str = "auto", *, content: bool
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    logging.captureWarnings(capture=True)
     for name in QUIET if level == "debug" else (*QUIET, *QUIET_UNLESS_DEBUGGING):
         logging.getLogger(name).setLevel(logging.WARNING)
 
@@ -90,7 +92,7 @@ def _without_words(record: logging.LogRecord) -> bool:
 def _bare(exc_info: structlog.typing.ExcInfo) -> str:
     """A traceback with the kinds of its exceptions, without their words."""
     chain = [
-        f"{''.join(format_tb(error.__traceback__))}{type(error).__module__}.{type(error).__qualname__}"
+        f"{BEGINS}\n{''.join(format_tb(error.__traceback__))}{type(error).__module__}.{type(error).__qualname__}"
         for error in _causes(exc_info[1])
     ]
     return "\n\nafter:\n\n".join(chain)
