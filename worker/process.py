@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import TypeVar
 
-from celery.signals import worker_process_init, worker_process_shutdown
+from celery.signals import setup_logging, worker_process_init, worker_process_shutdown
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -216,11 +216,16 @@ def this_process() -> ModelProcess:
     return ModelProcess(settings, role, make_engine(settings.dsn, application=role.name, pool_size=2))
 
 
+@setup_logging.connect(weak=False)  # type: ignore[untyped-decorator] # celery has no types
+def _log_as_we_do(**_: object) -> None:
+    """Before Celery would set up its own, in the child too."""
+    settings = load_settings()
+    configure_logging(settings.log_level, settings.log_format, content=settings.log_content)
+
+
 @worker_process_init.connect(weak=False)  # type: ignore[untyped-decorator] # celery has no types
 def _start_child(**_: object) -> None:
     settle_in()
-    settings = load_settings()
-    configure_logging(settings.log_level, settings.log_format, content=settings.log_content)
     role = WorkerRole.of_this_process()
     if role is not None and role.computes:
         configure_tracing(role.name)

@@ -162,7 +162,7 @@ def _run_celery(settings: Settings, role: WorkerRole) -> None:
     app.steps["worker"].update((Stopping, LoadWatch, MemoryWatch, StallWatch))
     pool = ["--pool", "threads", "--concurrency", "4"] if role.intake else ["--pool", "custom", "--concurrency", "1"]
     app.worker_main(
-        ["worker", "--hostname", role.name, "--events", "--without-gossip", "--without-mingle"]  # noqa: RUF005
+        ["--quiet", "worker", "--hostname", role.name, "--events", "--without-gossip", "--without-mingle"]  # noqa: RUF005
         + [*pool, "--loglevel", settings.log_level]
     )
 

@@ -28,6 +28,7 @@ STEPS = [
 REGISTRY = (
     SCRIPTED.replace('"lonely"]', '"lonely"]\nintegrator = "lists"') + '\n[integrators.lists]\nmethod = "report"\n'
 )
+A_CHILD_S_FIRST = "calling self.run()"  # line of its pool, before anything of ours is imported
 CANARY = "canary-of-a-caller"
 
 
@@ -133,13 +134,14 @@ def test_one_task_s_life_is_read_from_the_logs_of_all_processes(observed: tuple[
 
 def test_every_line_is_json_celery_s_too(observed: tuple[Installation, str]) -> None:
     installation, _ = observed
-    text = (installation.folder / "worker.log").read_text()
+    for name in ("scheduler", "worker", "intake"):
+        text = (installation.folder / f"{name}.log").read_text()
 
-    loggers = [line for line in text.splitlines() if line.startswith("{") and '"action"' not in line]
+        said = [json.loads(line) for line in text.splitlines() if not line.endswith(A_CHILD_S_FIRST)]
 
-    assert any("ready" in json.loads(line)["event"] for line in loggers)  # celery's own
-    banner = text[: text.index("{")]
-    assert "level" not in banner
+        assert all({"event", "level", "timestamp"} <= set(line) for line in said)
+        of_celery = [line["event"] for line in said if "action" not in line]
+        assert name == "scheduler" or any("ready" in event for event in of_celery)
 
 
 def test_one_trace_goes_from_the_caller_to_the_model_the_judge_and_the_answer(
