@@ -42,37 +42,34 @@ def funnel(connection: Connection, job: UUID, stages: Sequence[str]) -> list[dic
     return out
 
 
-def histogram(connection: Connection, job: UUID, name: str, bins: int) -> dict[str, Any] | None:
-    """Scores of a stage in equal bins from the least to the greatest, with how many of each have passed; or None."""
-    row = connection.execute(
+def histograms(connection: Connection, job: UUID, bins: int) -> dict[str, dict[str, Any]]:
+    """By stage that gave scores: those in equal bins from the least to the greatest, with how many of each were kept.
+
+    Read in one pass: a job's records are many, and wide.
+    """
+    rows = connection.execute(
         text(
             """
-            SELECT min((scores ->> :name)::float8) AS low, max((scores ->> :name)::float8) AS high, count(*) AS n
-            FROM curation_record WHERE job_id = :job AND scores ? :name
+            WITH given AS MATERIALIZED (
+                SELECT s.key AS name, CAST(s.value AS float8) AS score, r.fate = 'kept' AS kept
+                FROM curation_record AS r CROSS JOIN LATERAL jsonb_each_text(r.scores) AS s
+                WHERE r.job_id = :job
+            ), ends AS (
+                SELECT name, min(score) AS low, max(score) AS high, count(*) AS n FROM given GROUP BY name
+            )
+            SELECT name, low, high, ends.n AS scored, count(*) AS n, count(*) FILTER (WHERE kept) AS kept,
+                   CAST(least(:bins - 1,
+                              floor((score - low) / coalesce(nullif(high - low, 0), 1) * :bins)) AS int) AS bin
+            FROM given JOIN ends USING (name) GROUP BY name, low, high, scored, bin
             """
         ),
-        {"job": job, "name": name},
-    ).one()
-    if not row.n:
-        return None
-    width = (row.high - row.low) or 1.0
-    counted = connection.execute(
-        text(
-            """
-            SELECT least(:bins - 1, floor(((scores ->> :name)::float8 - :low) / :width * :bins))::int AS bin,
-                   count(*) AS n, count(*) FILTER (WHERE fate = 'kept') AS kept
-            FROM curation_record WHERE job_id = :job AND scores ? :name GROUP BY bin
-            """
-        ),
-        {"job": job, "name": name, "bins": bins, "low": row.low, "width": width},
-    ).all()
-    found = {one.bin: (one.n, one.kept) for one in counted}
-    return {
-        "low": row.low,
-        "high": row.high,
-        "n": row.n,
-        "bins": [{"n": found.get(b, (0, 0))[0], "kept": found.get(b, (0, 0))[1]} for b in range(bins)],
-    }
+        {"job": job, "bins": bins},
+    )
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        empty = {"low": row.low, "high": row.high, "n": row.scored, "bins": [{"n": 0, "kept": 0} for _ in range(bins)]}
+        found.setdefault(row.name, empty)["bins"][row.bin] = {"n": row.n, "kept": row.kept}
+    return found
 
 
 def samples(connection: Connection, job: UUID, most: int) -> list[dict[str, Any]]:

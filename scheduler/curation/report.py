@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from db.curation import read_job
-from db.curation_report import funnel, histogram, samples
+from db.curation_report import funnel, histograms, samples
 from db.engine import engine_of, transaction
 from db.errors import BakeoffError
 from scheduler.curation.found import changed_answers
@@ -53,7 +53,8 @@ def report_of(connection: Connection, job: Job) -> str:
     """The page of a job, as far as it is."""
     recipe = parse_recipe(job.recipe, f"the recipe of {job.name}")
     stages = funnel(connection, job.id, recipe.stages)
-    scores = [(name, found) for name in recipe.stages if (found := histogram(connection, job.id, name, BINS))]
+    found = histograms(connection, job.id, BINS)
+    scores = [(name, found[name]) for name in recipe.stages if name in found]
     shown = [_sample(row, recipe) for row in samples(connection, job.id, SAMPLES)]
     page = _ENVIRONMENT.get_template("report.html.j2").render(
         job=job,

@@ -12,15 +12,14 @@ from fastapi.responses import HTMLResponse
 
 from db.curation import Job, read_job
 from db.curation_records import count_at
-from db.curation_report import Pace, histogram, kept_counts, pace_of
+from db.curation_report import Pace, histograms, kept_counts, pace_of
 from db.engine import transaction
 from db.errors import NotFound
 from db.keys import Scope
 from db.schema.curation import JobState, Step
 from scheduler.api.curation import jobs_of, report_page, resume_failed, seen_job
 from scheduler.api.pages.base import Page, Posting, Visitor, back, page, visitor_of
-from scheduler.api.pages.plots import Stage, funnel
-from scheduler.api.pages.plots import histogram as histogram_plot
+from scheduler.api.pages.plots import Stage, funnel, histogram
 from scheduler.api.services import Shared
 from scheduler.curation.recipe import parse_recipe
 from scheduler.curation.report import BINS, notes_of
@@ -84,7 +83,7 @@ def show_job(name: str, visitor: Looking, shared: Shared) -> Response:
         job = seen_job(visitor.caller, read_job(connection, name))
         status = status_of(connection, job)
         stages = status["stages"]
-        scores = _scores(connection, job, stages)
+        scores = _scores(connection, job)
         progress = _progress(connection, job, stages) if job.status == JobState.RUNNING else None
     return page(
         "curation_job.html.j2",
@@ -103,18 +102,18 @@ def _json(said: Mapping[str, Any]) -> str:
     return json.dumps(said, indent=2, ensure_ascii=False)
 
 
-def _scores(connection: Connection, job: Job, stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Histograms of the stages that give a score."""
-    found = [(one["stage"], histogram(connection, job.id, one["stage"], BINS)) for one in stages if one["came"]]
+def _scores(connection: Connection, job: Job) -> list[dict[str, Any]]:
+    """Histograms of the stages that gave scores."""
+    found = histograms(connection, job.id, BINS)
     return [
         {
             "stage": stage,
             "n": scored["n"],
             "kept": sum(one["kept"] for one in scored["bins"]),
-            "plot": histogram_plot([(one["n"], one["kept"]) for one in scored["bins"]], scored["low"], scored["high"]),
+            "plot": histogram([(one["n"], one["kept"]) for one in scored["bins"]], scored["low"], scored["high"]),
         }
-        for stage, scored in found
-        if scored is not None
+        for stage in job.recipe["stages"]
+        if (scored := found.get(stage)) is not None
     ]
 
 
