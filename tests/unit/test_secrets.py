@@ -58,10 +58,10 @@ def test_a_password_is_said_once_and_with_its_url(secrets: Path, monkeypatch: py
 
 
 def test_a_file_that_no_setting_reads_is_noticed(secrets: Path) -> None:
-    (secrets / "bakeoff_database_pasword").write_text("x")
+    (secrets / "bakeoff_database_passwd").write_text("x")
     (secrets / "of_somebody_else").write_text("x")
 
-    assert [name for name in unknown_variables() if name.startswith("BAKEOFF_DATABASE")] == ["BAKEOFF_DATABASE_PASWORD"]
+    assert [name for name in unknown_variables() if name.startswith("BAKEOFF_DATABASE")] == ["BAKEOFF_DATABASE_PASSWD"]
 
 
 def test_a_folder_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
