@@ -1,7 +1,8 @@
 """`python -m benchmarks.pictures [FOLDER]`: the README's pictures of the results page, of what the demo's engines said.
 
 It starts a Bakeoff of its own with the demo profile, asks it about pictures and recordings, and looks at what came of
-it in Chromium. Which readings come out is the engines' doing; the inputs are drawn from a seed.
+it in Chromium. Which readings come out is the engines' doing; the inputs are drawn from a seed. The picture of a
+curation job is of `benchmarks.curation`'s records, generated with planted faults and scored by a scripted model.
 """
 
 from __future__ import annotations
@@ -19,18 +20,23 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import httpx
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 from benchmarks.browser import MISSING, browser_arguments, browser_path
+from benchmarks.curation.__main__ import REGISTRY, measured
 from benchmarks.demo.client import DemoError, Installation, Tasks, environment
 from benchmarks.demo.inputs import DemoInput, render_images
 from benchmarks.demo.recordings import cache_folder, make_recordings
 from db.states import TaskState
+from scheduler.local.cluster import Cluster
+from scheduler.local.files import free_port
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "pictures"
 LARGEST = 150_000  # bytes of a picture
 SEED = 3
+RECORDS = 4000  # of the curation job
 PATIENCE = 600.0  # seconds for all tasks
 STEPS: list[dict[str, Any]] = [
     {"id": "read-sign", "capability": "image-to-text/ocr", "inputs": [{"attachment": 0}]},
@@ -62,10 +68,17 @@ def main() -> int:
         page = browser.new_page(base_url=url, viewport={"width": 1200, "height": 800}, color_scheme="light")
         page.goto("/tasks")
         _keep(page, folder / "tasks.png")
+        page.set_viewport_size({"width": 1200, "height": 1000})  # down to the steps
         page.goto(f"/tasks/{dag}")
         _keep(page, folder / "task.png")
         page.goto(f"/tasks/{_best(page, readings)}")
         _keep(page, folder / "candidates.png", whole=True)
+        page.goto("/leaderboard?capability=image-to-text/ocr")
+        page.locator("summary").click()
+        _keep(page, folder / "leaderboard.png", whole=True)
+        with tempfile.TemporaryDirectory(prefix="bakeoff-pictures-") as other, _curated(Path(other)) as job:
+            page.goto(job)
+            _keep(page, folder / "curation.png")
         browser.close()
     return 0
 
@@ -76,7 +89,7 @@ def _answered(home: Path) -> Iterator[tuple[str, UUID, Sequence[UUID]]]:
     installation = Installation(home, "demo", print)
     try:
         installation.start()
-        items = render_images(home / "inputs", seed=SEED, count=8)
+        items = render_images(home / "inputs", seed=SEED, count=24)
         spoken = make_recordings(home / "inputs", seed=SEED, count=3, cache=cache_folder())
         installation.wait_until_ready()
         tasks = Tasks(home)
@@ -90,6 +103,35 @@ def _answered(home: Path) -> Iterator[tuple[str, UUID, Sequence[UUID]]]:
             tasks.close()
     finally:
         installation.stop()
+
+
+@contextmanager
+def _curated(folder: Path) -> Iterator[str]:
+    """A curation job that is through: the address of its page."""
+    folder.chmod(0o755)  # Postgres runs as somebody else where we are root
+    cluster = Cluster(folder, REGISTRY, {})
+    port = free_port()
+    try:
+        cluster.start_servers()
+        cluster.add("scheduler", "scheduler")
+        cluster.add("worker", "worker", "rewarder", "--judge")
+        cluster.wait_ready()
+        measured(cluster, RECORDS, SEED, ask=True)
+        cluster.add("api", "api", "--port", str(port))
+        url = f"http://127.0.0.1:{port}"
+        while not _answers(f"{url}/readyz"):
+            cluster.supervise()
+            time.sleep(0.1)
+        yield f"{url}/curation/scale-{RECORDS}"
+    finally:
+        cluster.stop()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url).status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 def _sources(items: Sequence[DemoInput]) -> Iterator[tuple[DemoInput, str]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-WIDTH, HEIGHT = 204, 58  # of a step
+WIDTH, HEIGHT = 236, 58  # of a step
 ACROSS, DOWN = 56, 18  # between two
 EDGE = 2  # around the picture: lines have a width
 
@@ -26,10 +26,11 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
-    """Boxes, and lines from what is needed to what needs it, as paths of an SVG."""
+    """Boxes of one size, and lines from what is needed to what needs it, as paths of an SVG."""
 
     width: int
     height: int
+    box: tuple[int, int] = (WIDTH, HEIGHT)
     steps: tuple[Step, ...]
     lines: tuple[str, ...]
 

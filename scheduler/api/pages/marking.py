@@ -15,7 +15,7 @@ DENSE = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 TOKEN = re.compile(rf"^\s+|(?:[{DENSE}]|[^\W{DENSE}]+|[^\w\s])\s*")
 MOST_TOKENS = 5_000  # of a text
 MOST_LETTERS = 300  # their comparison may take the cube of it
-ALIKE = 0.35  # below it, marks would cover everything and show nothing
+ALIKE, SPELLED_ALIKE = 0.35, 0.6  # below it, marks would cover everything and show nothing
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def marked(text: str, base: str, *, letters: bool = False) -> Marked:
         return Marked(pieces=plain, note="too long to be compared")
     # of a long text, words that are everywhere are passed over: one word, repeated, would take minutes
     matcher = SequenceMatcher(None, _keys(theirs), _keys(ours), autojunk=not spelled)
-    if matcher.ratio() < ALIKE:
+    if matcher.ratio() < (SPELLED_ALIKE if spelled else ALIKE):
         return Marked(pieces=plain, note="differs throughout")
     pieces = _pieces(matcher, ours, theirs)
     return Marked(pieces=pieces, note="" if any(one.kind != "same" for one in pieces) else "differs in spaces only")
