@@ -161,7 +161,7 @@ def story(state: str, step: str | None, *candidates: str, judged: bool = False) 
         "id": str(UUID(int=99)), "name": "step", "capability": "text-generation", "status": step, "inputs": [], "note": None,
         "error": {"message": "all failed"} if step == "failed" else None, "needs_review": judged, "needs": [],
         "expect": {"checks": [{"check": "json"}], "components": [{"description": "<b>names it", "weight": 2}]} if judged else None,
-        "judges": {"asked": "j", "next": [], "failed": []}, "verdict": verdict if judged else None,
+        "judges": {"asked": "j", "next": [], "failed": [{"judge": "j", "error": "<b>away"}]}, "verdict": verdict if judged else None,
         "candidates": [candidate(status, place) for place, status in enumerate(candidates, start=1)],
     }  # fmt: skip
     return {
@@ -203,6 +203,7 @@ def test_a_task_has_a_page_in_every_state(state: TaskState, step: SubtaskState |
         assert all(f'"chip {status}"' in text for status in CandidateState if status not in FINAL_CANDIDATE)
         assert "you prefer <strong>model-2</strong>" in text
         assert ("Verdict: model-1" in text) == judged
+        assert ("j gave no verdict: &lt;b&gt;away" in text) != judged
 
 
 def test_a_static_file_is_kept_for_a_year_under_the_address_of_its_content() -> None:
