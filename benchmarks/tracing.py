@@ -28,9 +28,11 @@ from db.tasks import TaskRow, insert_tasks
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator, Mapping
+    from uuid import UUID
 
     from benchmarks.overhead.run import Bench
 
+WARM_UP = 12  # single tasks: by then every process has exported once
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 COLLECTOR = """
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -51,11 +53,17 @@ class Traced(Ourselves):
 
     def submit(self, numbers: range) -> None:
         """All in one transaction."""
+        self._insert(numbers)
+
+    def submit_one(self, number: int) -> str:
+        return str(self._insert(range(number, number + 1))[0][0])
+
+    def _insert(self, numbers: range) -> list[tuple[UUID, bool]]:
         rows = [
             TaskRow(request=request(number), traceparent=f"00-{token_hex(16)}-{token_hex(8)}-01") for number in numbers
         ]
         with transaction(engine_of(self._settings.dsn, "submit")) as connection:
-            insert_tasks(connection, rows)
+            return insert_tasks(connection, rows)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,7 +94,7 @@ def _turn(at: Bench, endpoint: str | None, tasks: int) -> Figures:
         driver = Driver(sys.executable, "benchmarks.tracing:Traced", environment, at.ours.folder / "traced.log")
         with contextlib.closing(driver), redis.Redis.from_url(at.ours.redis.url, decode_responses=True) as client:
             of_rows = replace(running, driver=driver)
-            of_rows.warm_up()
+            of_rows.singles(WARM_UP)
             return of_rows.backlog(tasks, client)
 
 

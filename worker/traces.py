@@ -10,7 +10,7 @@ import time
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from db.tracing import NOTHING, Span, span, valid, wave_span
+from db.tracing import NOTHING, Span, past_span, span, valid, wave_span
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -78,24 +78,23 @@ def candidate_spans(
     began: int,
 ) -> None:
     """One for each candidate of a batch that is over, in its task's trace."""
+    links = [batch.traceparent] if batch.traceparent else []
     for item, result in zip(work, results, strict=True):
-        if item.task_id not in traces:
-            continue
-        with span(
-            f"candidate {model.name}",
-            parent=traces[item.task_id],
-            links=[batch.traceparent] if batch.traceparent else (),
-            start=began,
-            gen_ai__request__model=model.name,
-            bakeoff__task=str(item.task_id),
-            bakeoff__subtask=str(item.subtask_id),
-            bakeoff__candidate=str(item.id),
-            bakeoff__attempt=item.attempt,
-            bakeoff__seconds=result.seconds,
-        ) as given:
-            given.set(**{f"gen_ai__usage__{name}": int(n) for name, n in result.usage.items() if name in TOKENS})
-            if result.error is not None:
-                given.fail(result.error["code"])
+        if item.task_id in traces:
+            past_span(
+                f"candidate {model.name}",
+                parent=traces[item.task_id],
+                links=links,
+                start=began,
+                failure=result.error["code"] if result.error is not None else None,
+                gen_ai__request__model=model.name,
+                bakeoff__task=str(item.task_id),
+                bakeoff__subtask=str(item.subtask_id),
+                bakeoff__candidate=str(item.id),
+                bakeoff__attempt=item.attempt,
+                bakeoff__seconds=result.seconds,
+                **{f"gen_ai__usage__{name}": int(n) for name, n in result.usage.items() if name in TOKENS},
+            )
 
 
 def judge_span(
