@@ -25,7 +25,7 @@ from tests.integration.api_parts import make_key
 #: Commands that run until they are stopped: they are started, seen to work, and stopped when the block ends.
 LONG = re.compile(r"^(?:\w+=\S+ )*bakeoff (worker|scheduler|api|flower|curate serve)\b")
 STATE = re.compile(r"^(export |cd |[A-Z_]+=\S*$)")
-TYPED = "1\n" * 20 + "q\n"  # what an annotator types: two groups of two items by five criteria
+TYPED = "1 .8 1 .5 1\n" * 4 + "q\n"  # what an annotator types: two groups of two items, five criteria
 SCORES = {
     "text-classification/question-reward": "{number}",
     "text-classification/answer-reward": "{number}",
@@ -33,8 +33,11 @@ SCORES = {
 }
 
 
-def registry() -> dict[str, Any]:
-    """The scripted models of the tests, and those of models.toml, which answer as a script says, too."""
+def registry(encoder: Path) -> dict[str, Any]:
+    """The scripted models of the tests, and those of models.toml, which answer as a script says, too.
+
+    What reward models are trained on is real: the encoder in this folder.
+    """
     tables = tomllib.loads(SCRIPTED)
     real = tomllib.loads((ROOT / "models.toml").read_text())
     for name, model in (real["models"] | _models_of_pages()).items():
@@ -42,6 +45,8 @@ def registry() -> dict[str, Any]:
         vector = 8 if model["capability"] == "feature-extraction" else 0
         entry = {"capability": model["capability"], "backend": "scripted", "memory_mb": 1}
         tables["models"][name] = {**entry, "params": {"answer": says, "vector": vector}}
+    real_encoder = {"backend": "transformers", "source": {"folder": str(encoder)}, "params": {}}
+    tables["models"]["minilm-l6"] |= real_encoder
     for name, judge in real["judges"].items():
         tables["judges"][name] = {"method": "scripted", "timeout": judge.get("timeout", 60.0)}
     for name, capability in real["capabilities"].items():

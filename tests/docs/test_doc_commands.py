@@ -12,6 +12,7 @@ from tests.conftest import make_installation
 from tests.docs.blocks import Block, blocks
 from tests.docs.files import make_files
 from tests.docs.installed import World, as_toml, free_port, registry
+from tests.unit.tiny_models import bert
 
 pytestmark = [pytest.mark.docs, pytest.mark.timeout(300)]
 
@@ -29,7 +30,8 @@ def to_run(language: str) -> list[Block]:
 @pytest.fixture(scope="module")
 def world(servers: tuple[str, str], template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """A scheduler, a judge, the intake, planner, one worker with models of each kind, the API, and files."""
-    for made in make_installation(servers, tmp_path_factory.mktemp("pages"), template, as_toml(registry())):
+    models = as_toml(registry(bert(tmp_path_factory.mktemp("encoder"))))
+    for made in make_installation(servers, tmp_path_factory.mktemp("pages"), template, models):
         folder = tmp_path_factory.mktemp("work")
         make_files(folder)
         made.work_folder = folder
@@ -48,6 +50,8 @@ def world(servers: tuple[str, str], template: str, tmp_path_factory: pytest.Temp
         made.wait_ready(8)
         running = World(made, folder, free_port())
         running.api()
+        learned = made.run("preferences", "import", "labels.jsonl", "-c", "text-generation")
+        assert learned.code == 0, learned.err
         for capability in ("image-to-text/ocr", "image-to-text/caption"):
             done = made.run("submit", "-c", capability, "--attach", "page.png", "--wait")
             assert done.code == 0, done.err
