@@ -253,6 +253,9 @@ def small(served: tuple[Installation, str, str]) -> tuple[str, str]:
 def test_a_full_backlog_is_waited_for(small: tuple[str, str], kind: Any) -> None:
     source = f"small {kind.__name__}"
     hurried, patient = (kind(*small, retries=retries) for retries in (0, 5))
+    hurried.cancel(
+        hurried.submit("ends", capability=TEXT, source=source)
+    )  # a source of which something ends waits less
     held = hurried.submit("first", capability=TEXT, source=source, run_at=soon(3600))
     with pytest.raises(Refused) as refused:
         hurried.submit("second", capability=TEXT, source=source)
