@@ -91,7 +91,19 @@ def test_a_packed_body_is_never_unpacked(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", ["' OR 1=1 --", "'; DROP TABLE task; --", "%", "_", "\\", "\uff41\uff50\uff49", "\u0430pi", "API", "api ", "ap\u0131"]
+    "words",
+    [
+        "' OR 1=1 --",
+        "'; DROP TABLE task; --",
+        "%",
+        "_",
+        "\\",
+        "\uff41\uff50\uff49",
+        "\u0430pi",
+        "API",
+        "api ",
+        "ap\u0131",
+    ],
 )
 def test_a_source_is_compared_as_it_is(served: tuple[Installation, str, str], client: httpx.Client, words: str) -> None:
     """Neither SQL, nor a pattern, nor a name that looks like another reaches another source's tasks."""
