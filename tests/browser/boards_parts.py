@@ -66,7 +66,7 @@ def seed_boards(connection: Connection, subtasks: int, seed: int = 7) -> None:
             able = [name for name in chosen if name not in failed]
             ranking = sorted(able, key=lambda name: -_played(random, models[name][0]))
             seconds = models[chosen[0]][1] * random.uniform(0.7, 1.6)
-            age = random.uniform(0, 20 * 86_400)
+            age = (random.randrange(20) + 0.5) * 86_400  # half a day from what any filter cuts off
             subtask = judged(
                 connection, outputs, ranking, capability=capability, age=age, seconds=seconds,
                 usage={"output_tokens": random.randint(20, 90)},

@@ -235,7 +235,8 @@ def test_scores_are_drawn_as_often_as_they_were_given(served: Served, page: Page
 
 
 def test_progress_is_followed_without_a_reload(served: Served, page: Page) -> None:
-    # given a job whose stage is half through
+    # given a job whose stage is half through, with tasks that ended just now
+    served.installation.query("UPDATE task SET finished_at = now() WHERE source = 'curation:next' AND status = 'done'")
     page.goto("/curation/next")
     came = of_api(served, "/v1/curation-jobs/next")["stages"][STAGES.index("questions")]["came"]
     done = came // 2

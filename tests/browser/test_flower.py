@@ -23,7 +23,11 @@ pytestmark = pytest.mark.browser
 PASSWORD = "its-own-password"  # noqa: S105 - of a server that lives as long as this module
 MODELS = ("alpha", "beta", "gamma")
 ROWS = 12  # that this Flower keeps, of which a task with three models and a judge takes four
+#: A slow machine loses nothing: a message that is sent again would be a row more, a model that seems away one less.
+PATIENT = {f"BAKEOFF_{name}": "120" for name in ("JUDGE_GRACE", "LOST_AFTER", "LEASE_SECONDS", "WORKER_TIMEOUT")}
 PATIENCE = 60_000  # milliseconds that a page may take on a slow machine
+
+expect.set_options(timeout=PATIENCE)
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class Watched:
 @pytest.fixture(scope="module")
 def watched(servers: tuple[str, str], template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     for system in make_installation(servers, tmp_path_factory.mktemp("watched"), template):
+        system.settings.update(PATIENT)
         port = files.free_port()
         flower = Child(flower_spec(port, PASSWORD, most_rows=ROWS), system.folder / "flower.log", system.environment)
         flower.start()
