@@ -32,7 +32,8 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/.demo
 
-.PHONY: install weights demo newcomer test test-unit test-api test-browser test-faults bench lint check format clean
+.PHONY: install weights demo newcomer test test-unit test-api test-browser test-deploy test-faults bench audit
+.PHONY: lint check format clean
 install: $(VENV)/.demo ## Install Bakeoff and the engines of the demo into .venv
 
 weights: $(VENV)/.demo ## Fetch and verify the weights of the demo profile
@@ -49,10 +50,16 @@ test-unit: $(VENV)/.dev ## The tests that start no server
 	$(BIN)/python -m pytest tests/unit
 
 test-api: $(VENV)/.dev ## The HTTP API: schemathesis with every check, security, clients (BAKEOFF_API_EXAMPLES, _SEED)
-	$(BIN)/python -m pytest tests/unit/test_api_*.py tests/integration/test_api_*.py -m "api or not api"
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "api or not api" tests/unit/test_api_*.py \
+		tests/unit/test_client_core.py tests/integration/test_api_*.py tests/integration/test_client_package.py \
+		tests/integration/test_celery_by_name.py
 
 test-browser: $(VENV)/.dev ## The pages and Flower in a real Chromium (BAKEOFF_BROWSER, or one on the PATH)
-	$(BIN)/python -m pytest -m browser tests/browser
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m browser tests/browser
+
+test-deploy: $(VENV)/.dev ## Container commands, the wheel, an upgrade across versions, backup and restore
+	$(BIN)/bakeoff models pull --profile demo
+	$(BIN)/python -m pytest -m deploy
 
 newcomer: ## What somebody new does, timed: install, up, ask in five ways, read by SQL, look in a Chromium
 	@begun=$$(date +%s); $(MAKE) --no-print-directory weights && echo "Installed in $$(( $$(date +%s) - begun )) s"
@@ -77,6 +84,11 @@ check: lint test ## What must be green at every commit: lint, types, schema agai
 format: $(VENV)/.dev ## Mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+audit: ## Look every pinned version up among known vulnerabilities (needs their database; not in CI)
+	@test -x .audit/bin/pip-audit || { $(PYTHON) -m venv .audit && .audit/bin/pip install --quiet 'pip-audit>=2.10,<3'; }
+	@.audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict --progress-spinner off \
+		|| { echo "Vulnerable, or not every package could be looked up: the lines above say which."; exit 1; }
 
 clean: ## Remove the virtual environment and caches; data in .bakeoff stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -13,7 +13,7 @@ from sqlalchemy.engine import make_url
 from db.engine import connect, engine_of, transaction
 from db.errors import BakeoffError, InvalidRequest
 from db.queries import backlogs, judge_rows, model_rows, open_counts, recent_verdicts
-from db.roles import create_roles
+from db.roles import VIEWS, create_roles
 from db.settings import Settings, load_settings
 from db.workers import live_queues, live_workers
 from scheduler.cli.output import console, harmless, print_json, seconds, short, state, table
@@ -176,7 +176,7 @@ def config_command(
     rows = [
         {
             "variable": f"BAKEOFF_{name.upper()}",
-            "value": _shown(getattr(settings, name)),
+            "value": _shown(name, getattr(settings, name)),
             "set": name in settings.model_fields_set,
             "meaning": field.description or "",
         }
@@ -193,8 +193,10 @@ def config_command(
     console.print("* set in the environment", style="dim")
 
 
-def _shown(value: Any) -> str | None:
+def _shown(name: str, value: Any) -> str | None:
     if isinstance(value, SecretStr):
+        if not name.endswith("_url"):
+            return "***"
         try:
             url = make_url(value.get_secret_value())
             query = {name: "***" if SECRET.search(name) else item for name, item in url.query.items()}
@@ -233,5 +235,5 @@ def roles_command(as_json: AsJson = False) -> None:
     if as_json:
         print_json({"enqueue": enqueue, "read": read})
         return
-    console.print(f"{enqueue}: may insert tasks\n{read}: may read the views results, candidates, verdicts")
+    console.print(f"{enqueue}: may insert tasks\n{read}: may read the views {', '.join(VIEWS)}")
     console.print(f"Grant one to a login: GRANT {enqueue} TO your_login;", style="dim")
