@@ -25,7 +25,9 @@ from tests.integration.api_parts import make_key
 #: Commands that run until they are stopped: they are started, seen to work, and stopped when the block ends.
 LONG = re.compile(r"^(?:\w+=\S+ )*bakeoff (worker|scheduler|api|flower|curate serve)\b")
 STATE = re.compile(r"^(export |cd |[A-Z_]+=\S*$)")
-TYPED = "1 .8 1 .5 1\n" * 4 + "q\n"  # what an annotator types: two groups of two items, five criteria
+#: What an annotator types: twenty-two groups of two items, five criteria each.
+TYPED = "1 .8 1 .5 1\n.2 .3 0 .1 0\n" * 22 + "q\n"
+COMMAND_SECONDS = 280  # a training among them, on a machine that others use, too
 SCORES = {
     "text-classification/question-reward": "{number}",
     "text-classification/answer-reward": "{number}",
@@ -166,7 +168,7 @@ class World:
         script = "\n".join(["set -eo pipefail", *self.state, command])
         done = subprocess.run(
             ["bash", "-c", script],
-            env=self.environment, cwd=self.folder, input=TYPED, capture_output=True, text=True, timeout=120, check=False,
+            env=self.environment, cwd=self.folder, input=TYPED, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False,
         )  # fmt: skip
         assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
 
@@ -192,7 +194,7 @@ class World:
                 return bool(self._ready() - before)
             return {"api": "listens on", "curate serve": "are served", "flower": "http"}[kind] in log.read_text()
 
-        wait_until(works, 60, lambda: f"{command}\n{log.read_text()[-3000:]}")
+        wait_until(works, 120, lambda: f"{command}\n{log.read_text()[-3000:]}")
 
     def _ready(self) -> set[tuple[str, int]]:
         rows = self.installation.query("SELECT name, pid FROM worker WHERE status = 'ready'")

@@ -14,7 +14,7 @@ from tests.docs.files import make_files
 from tests.docs.installed import World, as_toml, free_port, registry
 from tests.unit.tiny_models import bert
 
-pytestmark = [pytest.mark.docs, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.docs, pytest.mark.timeout(900)]
 
 #: Pages with tests of their own.
 ELSEWHERE = {"README.md", "examples/README.md", "docs/quickstart.md"}
@@ -77,7 +77,7 @@ def test_a_program_of_a_page_runs(world: World, block: Block) -> None:
 
     done = subprocess.run(
         [sys.executable, "-c", program],
-        env=world.environment, cwd=world.folder, capture_output=True, text=True, timeout=120, check=False,
+        env=world.environment, cwd=world.folder, capture_output=True, text=True, timeout=280, check=False,
     )  # fmt: skip
 
     assert done.returncode == 0, f"{program}\n{done.stderr[-2000:]}"

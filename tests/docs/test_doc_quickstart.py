@@ -17,7 +17,7 @@ from tests.docs.blocks import ROOT, blocks_of
 from tests.docs.installed import commands, free_port, reason_not_to_run
 from tests.integration.test_up import Up
 
-pytestmark = [pytest.mark.docs, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.docs, pytest.mark.timeout(900)]
 
 PAGE = ROOT / "docs" / "quickstart.md"
 SAVED = re.compile(r"[Ss]ave (?:it|this) as `([\w.]+)`[^`]*```", re.DOTALL)

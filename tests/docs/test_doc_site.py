@@ -14,7 +14,7 @@ from docs.generator import __main__ as generator
 from docs.generator.views import meanings
 from tests.docs.blocks import ROOT
 
-pytestmark = [pytest.mark.docs, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.docs, pytest.mark.timeout(900)]
 
 LOADED = re.compile(r"<(?:script|img|iframe|source)[^>]*\ssrc=\"([^\"]+)\"|<link[^>]*\shref=\"([^\"]+)\"")
 
