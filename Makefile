@@ -52,7 +52,7 @@ test-unit: $(VENV)/.dev ## The tests that start no server
 test-api: $(VENV)/.dev ## The HTTP API: schemathesis with every check, security, clients (BAKEOFF_API_EXAMPLES, _SEED)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "api or not api" tests/unit/test_api_*.py \
 		tests/unit/test_client_core.py tests/integration/test_api_*.py tests/integration/test_client_package.py \
-		tests/integration/test_celery_by_name.py
+		tests/integration/test_celery_by_name.py tests/integration/test_observing.py
 
 test-browser: $(VENV)/.dev ## The pages and Flower in a real Chromium (BAKEOFF_BROWSER, or one on the PATH)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m browser tests/browser

@@ -19,6 +19,7 @@ ENQUEUE_COLUMNS = (
     "idempotency_key",
     "run_at",
     "deadline",
+    "traceparent",
 )
 VIEWS = ("results", "candidates", "verdicts", "backlog")
 
