@@ -45,7 +45,7 @@ def size(value: int | None) -> str:
     for unit, name in ((1_000_000, "MB"), (1_000, "kB")):
         if value >= unit:
             return f"{value / unit:.1f} {name}"
-    return f"{value} bytes"
+    return f"{value} byte{'' if value == 1 else 's'}"
 
 
 def short(text: str | None, length: int = 120) -> str:
