@@ -75,6 +75,7 @@ def show_leaderboard(visitor: Reading, shared: Shared, capability: str = "", day
         known = known_capabilities(connection)
         boards = list(_boards(connection, [chosen] if chosen else known, since))
     kept = {"capability": chosen, "days": days.strip()}
+    said = {name: value for name, value in kept.items() if value}
     return page(
         "leaderboard.html.j2",
         visitor,
@@ -83,7 +84,7 @@ def show_leaderboard(visitor: Reading, shared: Shared, capability: str = "", day
         strength_of=strength_of,
         kept=kept,
         since=SINCE if kept["days"] in SINCE else {**SINCE, kept["days"]: f"{kept['days']} days ago"},
-        api=f"/v1/leaderboard{'?' if any(kept.values()) else ''}{urlencode({k: v for k, v in kept.items() if v})}",
+        api="/v1/leaderboard" + ("?" + urlencode(said, safe="/") if said else ""),
     )
 
 
