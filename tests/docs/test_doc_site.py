@@ -23,9 +23,9 @@ LOADED = re.compile(r"<(?:script|img|iframe|source)[^>]*\ssrc=\"([^\"]+)\"|<link
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the pages, the reference made anew beside it, and the strict build of both."""
     folder = tmp_path_factory.mktemp("site")
-    for name in ("docs", "benchmarks/results", "examples", "docker"):
+    for name in ("docs", "benchmarks/results", "client", "examples", "docker"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "reference"))
-    for name in ("client", "db", "migrations", "scheduler", "worker"):
+    for name in ("db", "migrations", "scheduler", "tests", "worker"):
         (folder / name).symlink_to(ROOT / name)
     for file in [
         *ROOT.glob("*.md"),
