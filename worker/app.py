@@ -6,6 +6,7 @@ from typing import Any
 
 from celery import Celery
 from kombu import Queue
+from kombu.utils.url import parse_url
 
 from db.settings import Settings, load_settings
 from worker.role import WorkerRole
@@ -39,6 +40,7 @@ def configuration() -> dict[str, Any]:
         timeouts["socket_timeout"] = settings.publish_timeout
     return {
         "broker_url": settings.broker,
+        "broker_use_ssl": parse_url(settings.broker).get("ssl"),  # what kombu reads of the address, for Flower
         "broker_transport": "worker.delivery:Transport" if role and role.intake else "worker.thrift:Transport",
         "result_backend": f"worker.coordination:ChordCounter+{settings.broker}",
         "imports": (
