@@ -55,6 +55,7 @@ def search_tasks(
     before: UUID | None = None,
 ) -> Found:
     """Tasks whose request or source holds these words, or whose id lies between two; of this source and state only."""
+    most = MOST_SEARCHED if words else limit + 1
     narrowed = {
         "source = :source": source,
         "status = :status": status,
@@ -85,14 +86,14 @@ def search_tasks(
             "low": ids and ids[0],
             "high": ids and ids[1],
             "limit": limit + 1,
-            "most": MOST_SEARCHED,
+            "most": most,
         },
     ).all()
     found = [row._mapping for row in rows if row.id is not None]  # noqa: SLF001 - the documented name
     tasks = [Listed(**{name: row[name] for name in Listed.__dataclass_fields__}) for row in found[:limit]]
     if len(found) > limit:
         return Found(tasks=tasks, older=tasks[-1].id)
-    return Found(tasks=tasks, older=rows[0].edge if rows[0].searched == MOST_SEARCHED else None)
+    return Found(tasks=tasks, older=rows[0].edge if words and rows[0].searched == most else None)
 
 
 def _escaped(words: str) -> str:

@@ -8,6 +8,7 @@ import re
 import wave
 from datetime import UTC, datetime, timedelta
 
+import httpx
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
@@ -344,6 +345,37 @@ def test_a_key_that_only_reads_is_offered_nothing_else(browser: Browser, served:
     with client_of(served.url, key) as client:
         for path in ("retry", "cancel", f"blind/{subtask}"):
             assert client.post(f"/tasks/{river}/{path}").status_code == 403
+
+
+def test_a_form_of_another_site_changes_nothing(served: Served, river: str) -> None:
+    subtask = served.story(river)["subtasks"][0]
+    form = {"better": subtask["candidates"][0]["id"]}
+    with httpx.Client(base_url=served.url, auth=("jan", served.key), timeout=60) as client:
+        for headers in (
+            {},
+            {"Origin": "https://elsewhere.example"},
+            {"Origin": served.url, "Sec-Fetch-Site": "cross-site"},
+        ):
+            for path in ("retry", "cancel", f"blind/{subtask['id']}"):
+                refused = client.post(f"/tasks/{river}/{path}", data=form, headers=headers)
+                assert (refused.status_code, "page of this server" in refused.text) == (403, True)
+    assert not [said for said in rows(served, river) if said.startswith("jan")]
+
+
+def test_a_long_list_goes_on_with_older_tasks(page: Page, served: Served) -> None:
+    many = [
+        {"request": f"river {n}", "capability": "text-generation", "source": "many", "run_at": LATER} for n in range(51)
+    ]
+    with client_of(served.url, served.key) as client:
+        assert client.post("/v1/task-batches", json={"tasks": many}).json()["stored"] == 51
+
+    page.goto("/tasks?source=many&state=pending")
+    expect(page.locator("tbody tr")).to_have_count(50)
+    page.get_by_role("link", name="Older").click()
+    expect(page.locator("tbody tr")).to_have_count(1)
+    assert page.get_by_label("Source", exact=True).input_value() == "many"
+    page.get_by_role("link", name="Newest").click()
+    expect(page.locator("tbody tr")).to_have_count(50)
 
 
 def test_who_has_no_key_is_asked_to_sign_in(browser: Browser, served: Served) -> None:
