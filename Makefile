@@ -32,7 +32,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/.demo
 
-.PHONY: install weights demo newcomer test test-unit test-api test-browser test-deploy test-faults bench audit
+.PHONY: install weights demo newcomer test test-unit test-api test-browser test-deploy test-faults pictures bench audit
 .PHONY: lint check format clean
 install: $(VENV)/.demo ## Install Bakeoff and the engines of the demo into .venv
 
@@ -56,6 +56,9 @@ test-api: $(VENV)/.dev ## The HTTP API: schemathesis with every check, security,
 
 test-browser: $(VENV)/.dev ## The pages and Flower in a real Chromium (BAKEOFF_BROWSER, or one on the PATH)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m browser tests/browser
+
+pictures: $(VENV)/.dev weights ## The pictures of README and docs, from a run of the demo's engines
+	$(BIN)/python -m benchmarks.pictures
 
 test-deploy: $(VENV)/.dev ## Container commands, the wheel, an upgrade across versions, backup and restore
 	$(BIN)/bakeoff models pull --profile demo
