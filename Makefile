@@ -32,7 +32,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/.demo
 
-.PHONY: install weights demo newcomer test test-unit test-api test-browser test-deploy test-faults pictures bench audit
+.PHONY: install weights demo newcomer test test-unit test-api test-browser test-docs test-deploy test-faults docs pictures bench audit
 .PHONY: lint check format clean
 install: $(VENV)/.demo ## Install Bakeoff and the engines of the demo into .venv
 
@@ -59,6 +59,13 @@ test-browser: $(VENV)/.dev ## The pages and Flower in a real Chromium (BAKEOFF_B
 
 pictures: $(VENV)/.dev weights ## The pictures of README and docs, from a run of the demo's engines
 	$(BIN)/python -m benchmarks.pictures
+
+docs: $(VENV)/.dev ## The documentation as a site in site/, strict: the reference is made from the code
+	$(BIN)/python -m docs.generator
+	$(BIN)/python -m sphinx -E -W --keep-going -q -b html docs site
+
+test-docs: $(VENV)/.dev ## Every code block of the documentation, the quickstart, the site
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m docs tests/docs
 
 test-deploy: $(VENV)/.dev ## Container commands, the wheel, an upgrade across versions, backup and restore
 	$(BIN)/bakeoff models pull --profile demo
@@ -94,4 +101,4 @@ audit: ## Look every pinned version up among known vulnerabilities (needs their 
 		|| { echo "Vulnerable, or not every package could be looked up: the lines above say which."; exit 1; }
 
 clean: ## Remove the virtual environment and caches; data in .bakeoff stays
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist site docs/reference docs/repository
