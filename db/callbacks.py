@@ -8,14 +8,14 @@ whoever is killed. It may be sent twice, with the same id: its sender was killed
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from db.watching import Place, end_of_row, ended_after
+from db.watching import BEGINNING, Place, ended_after
 
 PAGE = 500  # ended tasks of one look
 FAR_BEHIND = 1000  # transactions after which the place is moved on though nobody waits
@@ -81,14 +81,19 @@ def release_callbacks(connection: Connection) -> int:
     Any number of processes may do so: one holds the place at a time, the others pass by.
     """
     held = connection.execute(
-        text("SELECT seen_xid, seen_task FROM callback_place FOR UPDATE SKIP LOCKED")
+        text(
+            """
+            SELECT seen_xid, seen_task, EXISTS (SELECT FROM callback WHERE status = 'waiting') AS awaited,
+                   CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS bigint) AS open_xid
+            FROM callback_place FOR UPDATE SKIP LOCKED
+            """
+        )
     ).one_or_none()
     if held is None:
         return 0
-    if not connection.execute(text("SELECT EXISTS (SELECT FROM callback WHERE status = 'waiting')")).scalar_one():
-        now = end_of_row(connection)  # what is being stored meanwhile ends after this
-        if now.xid - held.seen_xid > FAR_BEHIND:
-            _move(connection, now)
+    if not held.awaited:  # one snapshot said so and how far: what it could not see yet ends after that
+        if held.open_xid - held.seen_xid > FAR_BEHIND:
+            _move(connection, Place(xid=held.open_xid, task=BEGINNING.task))
         return 0
     page = ended_after(connection, Place(xid=held.seen_xid, task=held.seen_task), PAGE)
     if page:
@@ -111,8 +116,8 @@ def _move(connection: Connection, place: Place) -> None:
     )
 
 
-def claim_callbacks(connection: Connection, limit: int, lease: float) -> list[Due]:
-    """Take callbacks that are due, for `lease` seconds; an attempt is counted."""
+def claim_callbacks(connection: Connection, limit: int, lease: float, full: Collection[str] = ()) -> list[Due]:
+    """Take callbacks that are due, for `lease` seconds, none for a queue that is `full`; an attempt is counted."""
     rows = connection.execute(
         text(
             """
@@ -121,13 +126,14 @@ def claim_callbacks(connection: Connection, limit: int, lease: float) -> list[Du
                                     not_before = now() + make_interval(secs => :lease)
                 WHERE task_id IN (
                     SELECT task_id FROM callback WHERE status = 'due' AND not_before <= now()
+                      AND queue <> ALL (CAST(:full AS text[]))
                     ORDER BY not_before LIMIT :limit FOR UPDATE SKIP LOCKED)
                 RETURNING task_id, name, queue, args, kwargs, immutable, attempt
             )
             SELECT t.*, to_jsonb(r) AS result FROM taken AS t JOIN results AS r ON r.task_id = t.task_id
             """
         ),
-        {"limit": limit, "lease": lease},
+        {"limit": limit, "lease": lease, "full": list(full)},
     )
     return [
         Due(

@@ -8,6 +8,7 @@ that is no queue.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -78,40 +79,39 @@ class Callbacks:
         self._settings = settings
         self._engine = engine
         self._publisher = publisher
+        self._full: dict[str, float] = {}  # queue → when it is looked at again: it keeps nobody else's waiting
 
     def send(self) -> bool:
         """One look. Returns whether there may be more to do at once. Raises `Unreachable` without Redis."""
+        self._full = {queue: until for queue, until in self._full.items() if until > time.monotonic()}
         with transaction(self._engine) as connection:
             released = release_callbacks(connection)
-            due = claim_callbacks(connection, AT_ONCE, LEASE)
-        if not due:
-            return released == PAGE
+            due = claim_callbacks(connection, AT_ONCE, LEASE, self._full)
+        more = released == PAGE or len(due) == AT_ONCE
         try:
-            waiting = self._publisher.queue_lengths(sorted({one.callback.queue for one in due}))
-        except Unreachable as error:
+            waiting = self._publisher.queue_lengths(sorted({one.callback.queue for one in due})) if due else {}
+            while due:
+                self._send(due[0], waiting)
+                del due[0]
+        except Unreachable as error:  # for the rest, too: each would wait for Redis as long
             for one in due:
                 self._settle(one, str(error), PAUSE)
             raise
-        for one in due:
-            queue = one.callback.queue
-            if one.callback.address not in self._settings.callbacks:
-                self._settle(one, f"{one.callback.address} is not among BAKEOFF_CALLBACKS any more.", None)
-            elif waiting[queue] >= LONGEST_QUEUE:
-                self._settle(one, f"{waiting[queue]} messages wait on {queue} already; it is sent when they go.", PAUSE)
-            else:
-                self._send(one)
-                waiting[queue] += 1
-        return released == PAGE or len(due) == AT_ONCE
+        return more
 
-    def _send(self, due: Due) -> None:
-        told = clean_json({key: due.result[key] for key in TOLD})
-        args = [*due.callback.args] if due.callback.immutable else [told, *due.callback.args]
-        try:
+    def _send(self, due: Due, waiting: dict[str, int]) -> None:
+        queue, length = due.callback.queue, waiting[due.callback.queue]
+        if due.callback.address not in self._settings.callbacks:
+            self._settle(due, f"{due.callback.address} is not among BAKEOFF_CALLBACKS any more.", None)
+        elif length >= LONGEST_QUEUE:
+            self._full[queue] = time.monotonic() + PAUSE
+            self._settle(due, f"{length} messages wait on {queue} already; it is sent when they go.", PAUSE)
+        else:
+            told = clean_json({key: due.result[key] for key in TOLD})
+            args = [*due.callback.args] if due.callback.immutable else [told, *due.callback.args]
             self._publisher.send_callback(due.task_id, due.callback, args)
-        except Unreachable as error:
-            self._settle(due, str(error), PAUSE)
-            return
-        self._settle(due, None, None)
+            self._settle(due, None, None)
+            waiting[queue] += 1
 
     def _settle(self, due: Due, error: str | None, again_in: float | None) -> None:
         with transaction(self._engine) as connection:

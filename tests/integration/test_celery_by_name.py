@@ -15,7 +15,7 @@ from uuid import UUID
 import pytest
 import redis
 from celery import Celery
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
 
 from db.callbacks import Callback, claim_callbacks, release_callbacks, settle_callback, store_callback
 from db.engine import transaction
@@ -221,6 +221,15 @@ def due(database: Engine, lease: float = 60) -> list[UUID]:
         return [one.task_id for one in claim_callbacks(connection, 100, lease)]
 
 
+def add_ended(database: Engine, callback: Callback) -> UUID:
+    """Its callback is due at once, behind those that were added before."""
+    task = add(database, callback=None)
+    with transaction(database) as connection:
+        end(connection, task)
+        store_callback(connection, task, callback)
+    return task
+
+
 def status(database: Engine, task: UUID) -> tuple[str, str | None]:
     with transaction(database) as connection:
         row = connection.exec_driver_sql(f"SELECT status, error FROM callback WHERE task_id = '{task}'").one()
@@ -288,6 +297,24 @@ def test_a_place_that_nobody_needed_is_moved_on_and_loses_nothing(
     wait_due(database, [task])
 
 
+def test_a_task_that_comes_and_ends_while_the_place_is_moved_on_is_not_passed_by(
+    database: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("db.callbacks.FAR_BEHIND", 0)
+    quick: list[UUID] = []
+
+    def between(*_: Any) -> None:
+        quick.append(add(database))
+        with transaction(database) as other:
+            end(other, quick[-1])
+
+    with transaction(database) as connection:
+        event.listen(connection, "after_cursor_execute", between)
+        release_callbacks(connection)
+
+    wait_due(database, quick)
+
+
 def test_whose_sender_was_killed_is_sent_again_and_a_late_word_of_it_changes_nothing(database: Engine) -> None:
     task = add(database)
     with transaction(database) as connection:
@@ -346,6 +373,49 @@ def test_a_full_queue_is_left_alone_until_there_is_room(
     broker.delete("crm")
     wait_until(lambda: sending.send() or status(database, held)[0] == "sent")
     assert broker.llen("crm") == 1
+
+
+def test_a_full_queue_holds_up_no_other(
+    database: Engine, servers: tuple[str, str], broker: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(callbacks, "LONGEST_QUEUE", 1)
+    monkeypatch.setattr(callbacks, "AT_ONCE", 1)
+    broker.rpush("crm", "x")
+    room = Callback(name="crm.opened", queue="crm-with-room")
+    first, second, other = [add_ended(database, callback) for callback in (FINISHED, FINISHED, room)]
+    sending = sender(database, servers[1], callbacks=(FINISHED.address, room.address))
+
+    sending.send()
+    sending.send()
+
+    broker.delete(room.queue)
+    assert "messages wait on crm" in str(status(database, first)[1])
+    assert (status(database, second), status(database, other)[0]) == (("due", None), "sent")
+
+
+class Leaving(Publisher):
+    """Redis goes away between the question how long its queues are and the first message."""
+
+    calls = 0
+
+    def send_callback(self, *_: Any) -> None:
+        self.calls += 1
+        raise Unreachable("Redis does not take messages.")
+
+
+def test_where_redis_goes_away_one_message_waits_for_it_and_not_each(
+    database: Engine, servers: tuple[str, str], broker: redis.Redis
+) -> None:
+    tasks = [add_ended(database, FINISHED) for _ in range(3)]
+    settings = Settings(redis_url=servers[1], callbacks=(FINISHED.address,))
+    publisher = Leaving(settings, Celery(broker=servers[1], set_as_current=False))
+
+    with pytest.raises(Unreachable):
+        Callbacks(settings, database, publisher).send()
+
+    assert publisher.calls == 1
+    assert {status(database, task) for task in tasks} == {("due", "Redis does not take messages.")}
+    assert broker.llen("crm") == 0
 
 
 def test_without_redis_it_waits_and_what_is_allowed_no_more_fails(
