@@ -383,10 +383,8 @@ def _send_judging(
         ),
         {**vars(patience), **values, "message": message},
     ).all()
-    if not rows:
-        return None
-    tasks = list(dict.fromkeys(row.task_id for row in rows))
-    return JudgeMessage(id=message, subtask_ids=[row.id for row in rows], task_ids=tasks)
+    subtasks, tasks = [row.id for row in rows], list(dict.fromkeys(row.task_id for row in rows))
+    return JudgeMessage(id=message, subtask_ids=subtasks, task_ids=tasks) if rows else None
 
 
 def unsend_judging(connection: Connection, message: UUID) -> None:
