@@ -6,6 +6,8 @@ requests per second in each process, and so many requests that it may hold at on
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import time
 from collections import Counter
@@ -70,6 +72,18 @@ class Caller:
         return said or self.source or "api"
 
 
+def brought(request: Request) -> tuple[str, str | None]:
+    """Name and key that a request brings: Bearer has no name, HTTP Basic the key as its password."""
+    scheme, _, said = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "basic":
+        return "", said.strip() or None
+    try:
+        user, _, key = base64.b64decode(said, validate=True).decode().partition(":")
+    except (binascii.Error, ValueError):
+        return "", None
+    return user, key
+
+
 def is_loopback(host: str) -> bool:
     """Whether an address is only reached from this machine."""
     if host in LOOPBACK_NAMES:
@@ -107,6 +121,13 @@ class Access:
 
     async def caller(self, request: Request, token: str | None) -> Caller:
         """Who asks. Raises `Unauthorized`, `Forbidden` or `TooMany`."""
+        caller = await self.known(request, token)
+        if caller.key is not None:
+            self._take(caller.key)
+        return caller
+
+    async def known(self, request: Request, token: str | None) -> Caller:
+        """The same, before a body is read: takes nothing off a key's rate. Raises `Unauthorized` or `Forbidden`."""
         if not await self._needs_key():  # whatever is sent: some clients cannot be without a key
             _refuse_other_sites(request)
             return Caller(name="local", source=None)
@@ -117,18 +138,20 @@ class Access:
                 if token is None
                 else "This key is unknown or revoked; `bakeoff keys list` shows those there are."
             )
-        self._take(key)
         return Caller(name=key.name, source=key.source, key=key)
 
     @contextmanager
-    def holding(self, caller: Caller) -> Iterator[None]:
-        """Count a request of a key until it is answered: streams of one leave room for others. Raises `TooMany`."""
+    def holding(self, caller: Caller, what: str = "requests") -> Iterator[None]:
+        """Count a request of a key until it is answered: streams of one leave room for others. Raises `TooMany`.
+
+        Each kind is counted by itself: a request whose body is still to come is unknown to its endpoint.
+        """
         if caller.key is None:
             yield
             return
-        most, key = self._settings.api_max_per_key, caller.key.id
+        most, key = self._settings.api_max_per_key, (caller.key.id, what)
         if self._held[key] >= most:
-            raise TooMany(f"This key holds {most} requests at once, which BAKEOFF_API_MAX_PER_KEY allows.", 1)
+            raise TooMany(f"This key holds {most} {what} at once, which BAKEOFF_API_MAX_PER_KEY allows.", 1)
         self._held[key] += 1
         try:
             yield

@@ -106,7 +106,7 @@ def make_app(settings: Settings | None = None) -> FastAPI:
     app.state.services = Services(settings=settings, engine=engine, hub=hub)
     app.state.figures = metrics.Figures(app.state.services)
     app.state.traffic = Traffic()
-    app.add_middleware(Edge, settings=settings, traffic=app.state.traffic)
+    app.add_middleware(Edge, settings=settings, access=app.state.access, traffic=app.state.traffic)
     problems.install(app)
     for part in (tasks, attachments, events, models, preferences, chat, curation, health, metrics):
         app.include_router(part.router)

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import re
 import time
+from contextlib import ExitStack
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
 import anyio
 import structlog
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from db.logs import get_logger
 from db.tracing import called_by
-from scheduler.api.problems import ApiError, Busy, TooLarge, TooSlow, answer_to
+from scheduler.api.access import brought
+from scheduler.api.problems import Busy, Said, TooLarge, TooMany, TooSlow, answer_to
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from db.settings import Settings
+    from scheduler.api.access import Access
     from scheduler.api.traffic import Traffic
 
 log = get_logger(__name__)
@@ -48,8 +50,9 @@ QUIET = ("/healthz", "/readyz", "/metrics")  # asked every few seconds: no line 
 class Edge:
     """The outermost layer."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, traffic: Traffic) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, access: Access, traffic: Traffic) -> None:
         self._app = app
+        self._access = access
         self._traffic = traffic
         self._settings = settings
         self._held = 0
@@ -105,7 +108,21 @@ class Edge:
                 await _drain(receive)
             await answer_to(request, _too_large(limit))(scope, receive, send)
             return
-        await self._app(scope, self._limited(receive, limit), send)
+        if length in {"", "0"} and "transfer-encoding" not in request.headers:
+            await self._app(scope, self._limited(receive, limit), send)
+            return
+        try:
+            caller = await self._access.known(request, brought(request)[1])
+        except Exception as error:  # noqa: BLE001 - the endpoint says it, or whoever asks for the body
+            await self._app(scope, _never(error), send)
+            return
+        with ExitStack() as held:
+            try:
+                held.enter_context(self._access.holding(caller, "bodies"))
+            except TooMany as error:
+                await answer_to(request, error)(scope, receive, send)
+                return
+            await self._app(scope, self._limited(receive, limit), send)
 
     def _limited(self, receive: Receive, limit: int) -> Receive:
         """A body that ends at its limit, and does not keep anybody waiting."""
@@ -121,19 +138,23 @@ class Edge:
             with anyio.move_on_after(min(patience, max(0.0, left))):
                 message = await receive()
             if message is None:
-                raise _said(TooSlow(f"The body did not come within {patience:g} s and its bytes' time.", CLOSE))
+                raise Said(TooSlow(f"The body did not come within {patience:g} s and its bytes' time.", CLOSE))
             seen += len(message.get("body", b""))
             whole = not message.get("more_body", False)
             if seen > limit:
-                raise _said(_too_large(limit))
+                raise Said(_too_large(limit))
             return message
 
         return limited
 
 
-def _said(error: ApiError) -> HTTPException:
-    """FastAPI lets no other kind through where it reads a body."""
-    return HTTPException(error.status, str(error), error.headers)
+def _never(error: Exception) -> Receive:
+    """The body of somebody who has no key that is known: not a byte of it is waited for or held."""
+
+    async def never() -> Message:
+        raise Said(error)
+
+    return never
 
 
 def _guarded(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

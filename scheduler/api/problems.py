@@ -72,6 +72,14 @@ class ApiError(BakeoffError):
         self.headers = dict(headers or {})
 
 
+class Said(HTTPException):
+    """An error that comes up while a body is read, where FastAPI lets no other kind through."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(getattr(error, "status", 500), str(error))
+        self.error = error
+
+
 class Unauthorized(ApiError):
     """No key, or none that is known."""
 
@@ -221,6 +229,8 @@ async def _of_http(request: Request, error: Exception) -> JSONResponse:
     """404, 405 and the like, of the framework."""
     if not isinstance(error, HTTPException):
         return await _fault(request, error)
+    if isinstance(error, Said):
+        return answer_to(request, error.error)
     code = CODES.get(error.status_code, "malformed")
     detail = SENTENCES.get(error.status_code, str(error.detail))
     allowed = _allowed(request) or (error.headers or {}).get("Allow", "")

@@ -233,6 +233,38 @@ def test_a_body_that_does_not_come_is_not_waited_for(served: tuple[Installation,
             assert b" 408 " in one.recv(65536).splitlines()[0]
 
 
+@pytest.mark.parametrize("key", ["", "Bearer wrong", "Bearer bakeoff_" + "0" * 32 + "_" + "a" * 43, "Basic !"])
+@pytest.mark.parametrize("path", ["/v1/tasks", "/v1/attachments", "/v1/chat/completions", "/tasks/1/cancel"])
+def test_a_body_without_a_key_is_neither_waited_for_nor_held(
+    served: tuple[Installation, str, str], path: str, key: str
+) -> None:
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000\r\nContent-Type: application/json\r\n"
+    with connection(served[1]) as to:
+        to.sendall(f"{head}Authorization: {key}\r\n\r\n{{".encode() if key else f"{head}\r\n{{".encode())
+        said = to.recv(65536)
+
+    assert b" 401 " in said.splitlines()[0]
+    assert b"www-authenticate" in said.lower()
+
+
+def test_one_key_s_bodies_leave_room_for_others(served: tuple[Installation, str, str]) -> None:
+    url = start_api(served[0], "narrow", api_max_per_key="1", api_receive_seconds="300")
+    other = make_key(served[0], Scope.SUBMIT, name="patient")
+    head = (
+        f"POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {served[2]}\r\nContent-Length: 9\r\n\r\n"
+    )
+    with client_of(url, served[2]) as client, client_of(url, other) as another:
+        with connection(url) as to:
+            to.sendall(head.encode())
+            wait_until(lambda: post(client).status_code == 429, 60, served[0].logs)
+
+            said = is_problem(post(client), 429, "too_many_requests")
+            assert "1 bodies at once" in said["detail"]
+            assert client.get("/v1/tasks").status_code == 200
+            assert post(another).status_code in {202, 503}  # 503: nobody serves it here
+        wait_until(lambda: post(client).status_code != 429, 60, served[0].logs)
+
+
 def test_a_body_that_comes_a_byte_at_a_time_is_not_waited_for(served: tuple[Installation, str, str]) -> None:
     head = f"POST /v1/attachments HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {served[2]}\r\nContent-Length: 9000\r\n\r\n"
     with connection(served[1]) as to:

@@ -6,8 +6,6 @@ along with whatever another site makes it post, so a form must come from a page 
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass
@@ -25,7 +23,7 @@ from starlette.exceptions import HTTPException
 from db.errors import InvalidRequest
 from db.keys import Scope
 from scheduler.annotating.blind import annotator_name
-from scheduler.api.access import Access, Caller
+from scheduler.api.access import Access, Caller, brought
 from scheduler.api.pages.assets import static_address
 from scheduler.api.pages.words import FILTERS
 from scheduler.api.problems import Forbidden, answer_to
@@ -89,22 +87,12 @@ class Visitor:
 
 async def visitor_of(request: Request) -> AsyncIterator[Visitor]:
     """Who asks for a page, whatever they may do. Raises what `Access.caller` raises."""
-    scheme, _, said = request.headers.get("authorization", "").partition(" ")
-    user, token = _basic(said) if scheme.lower() == "basic" else ("", said.strip() or None)
+    user, token = brought(request)
     access: Access = request.app.state.access
     caller = await access.caller(request, token)
     signed = caller.key is not None and bool(user.strip())
     with access.holding(caller):
         yield Visitor(caller=caller, annotator=annotator_name(user) if signed else "", signed=signed)
-
-
-def _basic(said: str) -> tuple[str, str | None]:
-    """Name and key of HTTP Basic; no key where it is not well formed."""
-    try:
-        user, _, key = base64.b64decode(said, validate=True).decode().partition(":")
-    except (binascii.Error, ValueError):
-        return "", None
-    return user, key
 
 
 def _reader(visitor: Annotated[Visitor, Depends(visitor_of)]) -> Visitor:
