@@ -84,9 +84,14 @@ def _without_content(_: Any, __: str, event: structlog.typing.EventDict) -> stru
 def _without_words(record: logging.LogRecord) -> bool:
     """Of an exception that Celery tells of, its kind."""
     if record.name == CELERY_S_TRACE and isinstance(record.args, Mapping) and "exc" in record.args:
-        kind = KIND.match(str(record.args["exc"]))
-        record.args = {**record.args, "exc": kind[0] if kind else "an error"}
+        record.args = {**record.args, "exc": kind_of(record.args["exc"])}
     return True
+
+
+def kind_of(error: object) -> str:
+    """The class that an exception's `repr` begins with."""
+    kind = KIND.match(str(error))
+    return kind[0] if kind else "an error"
 
 
 def _bare(exc_info: structlog.typing.ExcInfo) -> str:

@@ -10,7 +10,6 @@ import binascii
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from celery.worker.request import Request
 from sqlalchemy.exc import OperationalError
 from structlog.contextvars import bound_contextvars
 
@@ -21,10 +20,11 @@ from db.tracing import called_by, configure_tracing
 from scheduler.jsonl import moment
 from scheduler.submit import NewTask, Upload, submit
 from worker.app import app
+from worker.quiet import QuietRequest
 from worker.traces import sender_of
 
 
-class QuietRequest(Request):  # type: ignore[misc] # celery has no types
+class UnseenRequest(QuietRequest):
     """A message whose arguments no event tells: what people ask is not for everybody who may look at Flower."""
 
     argsrepr = "()"
@@ -38,7 +38,7 @@ class QuietRequest(Request):  # type: ignore[misc] # celery has no types
 @app.task(  # type: ignore[untyped-decorator] # celery has no types
     name="bakeoff.submit",
     bind=True,
-    Request="scheduler.intake:QuietRequest",
+    Request="scheduler.intake:UnseenRequest",
     autoretry_for=(RefusedNow, OperationalError),  # safe: the task id is the idempotency key
     dont_autoretry_for=(BacklogFull,),  # to be kept here would be another backlog; the caller hears when to come back
     default_retry_delay=0,  # to the end of the queue: Celery would keep a delayed message in its memory

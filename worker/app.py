@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from celery import Celery
+from celery import Celery, Task
 from kombu import Queue
 from kombu.utils.url import parse_url
 
@@ -18,10 +18,18 @@ SWEEP = 10.0  # seconds between two looks for messages that nobody acknowledged 
 SENDING = {"max_retries": 2, "interval_start": 0.1, "interval_step": 0.2}
 
 
+class QuietTask(Task):  # type: ignore[misc] # celery has no types
+    """What every task of ours is."""
+
+    abstract = True
+    Request = "worker.quiet:QuietRequest"
+
+
 class BakeoffCelery(Celery):  # type: ignore[misc] # celery has no types
     """A Celery app that a spawned child imports instead of unpickling, so that both read the same configuration."""
 
     amqp_cls = "worker.reconnect:EagerAMQP"
+    task_cls = QuietTask
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _the_app, ()

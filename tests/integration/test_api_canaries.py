@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import httpx
@@ -54,10 +56,7 @@ def said(here: Installation) -> dict[str, str]:
     url = start_api(here, webhook_hosts="127.0.0.1", webhook_networks="127.0.0.0/8", webhook_retry_delay="0.1")
     here.wait_ready(7)
     app = Celery("watcher", broker=here.redis_url)
-    with app.connection() as connection:
-        receiver = app.events.Receiver(
-            connection, handlers={"*": lambda event: events.append(json.dumps(event, default=str))}
-        )
+    with overhearing(app, events):
         problems = by_http(url, key) + by_celery(here)
         here.query(
             "INSERT INTO task (request, capability, options) VALUES (:w, 'text-generation', '{\"oops\": \"x\"}')",
@@ -67,8 +66,7 @@ def said(here: Installation) -> dict[str, str]:
         wait_until(lambda: here.query(FINAL)[0].n == 0, 90, lambda: str(here.query("SELECT * FROM task")) + here.logs())
         wait_until(lambda: here.query("SELECT 1 FROM webhook_delivery WHERE attempt > 1"), 60, here.logs)
         messages = waiting_messages(here)
-        while len(events) < 10:
-            receiver.capture(limit=10, timeout=20, wakeup=False)
+        wait_until(lambda: {"task-received", "task-failed"} <= kinds(events), 60, lambda: str(kinds(events)))
     inspected = json.dumps(app.control.inspect(timeout=5).stats() or {})
     here.stop_all()
     wrong = make_url(here.database_url).set(password=CANARY, host="127.0.0.1").render_as_string(hide_password=False)
@@ -81,6 +79,27 @@ def said(here: Installation) -> dict[str, str]:
         **logs, "events": "\n".join(events), "messages": messages, "inspected": inspected, "problems": "\n".join(problems),
         "command": told.out + told.err, "config": config.out + config.err, "key": key.rpartition("_")[2], "webhook": secret,
     }  # fmt: skip
+
+
+@contextmanager
+def overhearing(app: Celery, events: list[str]) -> Iterator[None]:
+    """Note each event of workers. Redis keeps none, so somebody listens before there is one to hear."""
+    with app.connection() as connection:
+        receiver = app.events.Receiver(
+            connection, handlers={"*": lambda event: events.append(json.dumps(event, default=str))}
+        )
+        thread = Thread(target=receiver.capture, kwargs={"wakeup": False}, daemon=True)
+        thread.start()
+        try:
+            wait_until(lambda: events, 60)  # a heartbeat
+            yield
+        finally:
+            receiver.should_stop = True
+            thread.join(30)
+
+
+def kinds(events: list[str]) -> set[str]:
+    return {json.loads(event)["type"] for event in events}
 
 
 def by_http(url: str, key: str) -> list[str]:
