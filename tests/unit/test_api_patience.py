@@ -1,4 +1,4 @@
-"""Connections that send half a head are closed; those that ask, wait and ask again are not."""
+"""Connections that send half a head or read nothing are closed; those that ask, wait, read slowly and ask again are not."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ pytestmark = pytest.mark.api  # it waits for time-outs
 
 class Hasty(Impatient):
     within = 1.5
+    unread = 4.0
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -28,8 +29,25 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"ok"})
 
 
+PIECES = 48  # megabytes: more than the kernel keeps for a connection
+
+
+class Large:
+    """An answer of many pieces, and whether it is still being given."""
+
+    def __init__(self) -> None:
+        self.ended = asyncio.Event()
+
+    async def __call__(self, _: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"connection", b"close")]})
+        for number in range(PIECES):
+            await send({"type": "http.response.body", "body": bytes(1 << 20), "more_body": number < PIECES - 1})
+        self.ended.set()
+
+
 @contextlib.asynccontextmanager
-async def served() -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+async def served(application: Any = application) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     config = uvicorn.Config(application, port=0, http=Hasty, lifespan="off", log_config=None, timeout_keep_alive=5)
     server = uvicorn.Server(config)
     listening = config.bind_socket()
@@ -74,3 +92,28 @@ def test_a_slow_answer_a_slow_body_and_a_second_question_are() -> None:
             return found
 
     assert asyncio.run(told()) == [b"HTTP/1.1 200 OKok"] * 2
+
+
+def test_an_answer_that_nobody_reads_is_not_held_for_ever() -> None:
+    async def told() -> None:
+        large = Large()
+        async with served(large) as (reader, writer):
+            writer.write(ASK)
+            await reader.readuntil(b"\r\n\r\n")  # and not a byte more than asyncio reads ahead
+            await asyncio.wait_for(large.ended.wait(), 60)
+
+    asyncio.run(told())
+
+
+def test_an_answer_that_is_read_slowly_comes_whole() -> None:
+    async def told() -> int:
+        async with served(Large()) as (reader, writer):
+            writer.write(ASK)
+            await reader.readuntil(b"\r\n\r\n")
+            got = 0
+            while piece := await reader.read(1 << 16):
+                got += len(piece)
+                await asyncio.sleep(0.008)  # more than `unread` for all of it
+            return got
+
+    assert asyncio.run(told()) >= PIECES << 20
