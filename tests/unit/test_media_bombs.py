@@ -113,6 +113,28 @@ def test_a_recording_whose_header_promises_a_century_is_refused_and_never_alloca
     assert len(samples) <= 16_000
 
 
+@pytest.mark.parametrize("promised", [0xFFFFFFFF, 0x80000000, 0x7FFFF000], ids=["ffmpeg", "arecord", "sox"])
+def test_a_recording_that_was_written_into_a_pipe_has_the_length_of_its_bytes(
+    promised: int, limits: Callable[..., Settings]
+) -> None:
+    data = bytearray(sound("WAV", 3))
+    place = data.index(b"data") + 4
+    data[place : place + 4] = struct.pack("<I", promised)
+
+    check_media(BytesIO(data), sniff(bytes(data)), Settings())
+    assert len(decode_audio(File(name="piped", media_type="audio/wav", data=bytes(data)))) == 48_000
+    with pytest.raises(InvalidRequest, match="BAKEOFF_MAX_AUDIO_SECONDS allows 2"):
+        check_media(BytesIO(data), sniff(bytes(data)), limits(max_audio_seconds="2"))
+
+
+def test_a_scan_of_49_million_pixels_is_taken() -> None:
+    data = BytesIO()
+    Image.new("1", (7000, 7000)).save(data, "TIFF", compression="group4")
+
+    check_media(data, "image/tiff", Settings())
+    assert decode_image(File(name="scan", media_type="image/tiff", data=data.getvalue())).size == (7000, 7000)
+
+
 def test_neither_rate_nor_channels_make_a_permitted_recording_huge(limits: Callable[..., Settings]) -> None:
     limits(max_audio_seconds="1")
     dense, wide = sound("WAV", 0.6, rate=96_000), sound("WAV", 0.2, channels=60)
