@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
@@ -15,6 +16,7 @@ from db.progress import progress_of
 from db.queries import latest_results, task_story, tasks_starting_with
 from db.settings import Settings, load_settings
 from db.states import TaskState
+from db.tracing import called_by
 from scheduler.cli.bulk import submit_file
 from scheduler.cli.completing import CAPABILITIES, INTEGRATORS, JUDGES, MODELS, PLANNERS, SELECTORS, SOURCES, TASKS
 from scheduler.cli.live import happening
@@ -154,13 +156,16 @@ def submit_command(
         "run_at": moment_of("--run-at", run_at) if run_at else None,
         "deadline": moment_of("--deadline", deadline) if deadline else None,
     }
+    caller = called_by(os.environ.get("TRACEPARENT"))
     if from_file is not None:
         if request or attach or idempotency_key or wait:
             raise InvalidRequest("--from takes requests, files and keys from its lines, and does not wait.")
-        submit_file(settings, from_file, shared, needs_worker=not without_worker, as_json=as_json)
+        with caller:
+            submit_file(settings, from_file, shared, needs_worker=not without_worker, as_json=as_json)
         return
     task = NewTask(request=request, attachments=attach or [], idempotency_key=idempotency_key, **shared)
-    task_id = submit(settings, task, needs_worker=not without_worker)
+    with caller:
+        task_id = submit(settings, task, needs_worker=not without_worker)
     if not wait:
         _print_accepted(task_id, as_json=as_json)
         return

@@ -114,6 +114,19 @@ def test_the_command_reads_json_lines(installation: Installation, tmp_path: Path
     assert [tuple(row) for row in rows] == [("one", "etl", 5, {}), ("two", "etl", 0, {"candidates": 1})]
 
 
+def test_a_shell_that_is_traced_is_the_caller(installation: Installation, tmp_path: Path) -> None:
+    file = tmp_path / "tasks.jsonl"
+    file.write_text('{"request": "by file"}')
+    span = f"00-{'a' * 32}-{'b' * 16}-01"
+
+    for words in (("alone",), ("--from", str(file))):
+        assert installation.run("submit", *words, "--without-worker", env={"TRACEPARENT": span}).code == 0
+    assert installation.run("submit", "untraced", "--without-worker", env={"TRACEPARENT": "nonsense"}).code == 0
+
+    rows = installation.query("SELECT request, traceparent FROM task ORDER BY request")
+    assert [tuple(row) for row in rows] == [("alone", span), ("by file", span), ("untraced", None)]
+
+
 def test_a_bad_line_is_named_and_what_was_stored_before_is_printed(installation: Installation, tmp_path: Path) -> None:
     file = tmp_path / "tasks.jsonl"
     file.write_text('{"request": "fine"}\n' * 1000 + '{"request": "fine"}\n{"reqest": "a typo"}\n')
