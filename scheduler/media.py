@@ -7,7 +7,7 @@ counts what it decodes (`worker.media`).
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import puremagic
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from db.settings import Settings
 
 _TEXT_PROBE = 4096  # bytes looked at before a file counts as text
+_READS = 1_000_000  # to find a recording's length: over those of two hours of Ogg, and about a second
 
 
 #: Formats that share their first four bytes are told apart by the ninth to the twelfth.
@@ -83,13 +84,30 @@ def _seconds(file: BinaryIO, media_type: str) -> float:
     from tinytag import TinyTag  # noqa: PLC0415 - as above
 
     try:
-        said = TinyTag.get(file_obj=file, tags=False)
+        said = TinyTag.get(file_obj=cast(BinaryIO, _Bounded(file)), tags=False)
     except Exception:  # noqa: BLE001 - as above
         return 0.0
     seconds = said.duration or 0.0
     if media_type == "audio/wav" and said.bitrate:
         seconds = min(seconds, said.filesize / (said.bitrate * 125))  # kilobits a second
     return seconds
+
+
+class _Bounded:
+    """A file that is read so many times: one of nothing but almost-frames would keep a parser busy for half a minute."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._left = file, _READS
+
+    def read(self, size: int = -1) -> bytes:
+        """See `BinaryIO`."""
+        self._left -= 1
+        if self._left < 0:
+            raise ValueError("too many reads")
+        return self._file.read(size)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 def _is_mpeg_audio(head: bytes) -> bool:

@@ -127,6 +127,22 @@ def test_a_recording_that_was_written_into_a_pipe_has_the_length_of_its_bytes(
         check_media(BytesIO(data), sniff(bytes(data)), limits(max_audio_seconds="2"))
 
 
+def test_a_recording_of_nothing_but_almost_frames_keeps_nobody_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frame, and then what looks like the beginning of one at each byte."""
+    reads = 0
+
+    class Counting(BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            nonlocal reads
+            reads += 1
+            return super().read(size)
+
+    monkeypatch.setattr("scheduler.media._READS", 1000)
+    check_media(Counting(b"\xff\xfb\x90\x00" + bytes(413) + b"\xff" * 100_000), "audio/mpeg", Settings())
+
+    assert 500 < reads < 1100
+
+
 def test_a_scan_of_49_million_pixels_is_taken() -> None:
     data = BytesIO()
     Image.new("1", (7000, 7000)).save(data, "TIFF", compression="group4")
