@@ -49,15 +49,16 @@ def stored_secret(path: Path) -> str:
     return secret
 
 
-def port_is_free(port: int) -> bool:
-    """Whether a server can listen on this port of 127.0.0.1 now."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
+def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether a server can listen on this port of this address now."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError:
+        return False
+    return True
 
 
 def http_url(host: str, port: int) -> str:
@@ -74,26 +75,26 @@ def answers(address: tuple[str, int]) -> bool:
     return True
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port of this address that nobody listens on."""
     for port in random.sample(_PORTS, 200):
-        if port_is_free(port):
+        if port_is_free(port, host):
             return port
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def remembered_port(path: Path, preferred: int = 0) -> int:
+def remembered_port(path: Path, preferred: int = 0, host: str = "127.0.0.1") -> int:
     """The preferred port, or the one in this file, whichever is free; otherwise another, which the file remembers."""
-    if preferred and port_is_free(preferred):
+    if preferred and port_is_free(preferred, host):
         return preferred
     try:
         port = int(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         port = 0
-    if not (0 < port < 65536 and port_is_free(port)):
-        port = free_port()
+    if not (0 < port < 65536 and port_is_free(port, host)):
+        port = free_port(host)
         write_private(path, f"{port}\n")
     return port
 

@@ -125,7 +125,8 @@ def child_environment(settings: Settings, profile: str, specs: Sequence[ChildSpe
 
 def _api_spec(settings: Settings, home: Path) -> ChildSpec:
     """On the port of the settings, or where somebody else has that one on a port of this home."""
-    return api_spec(settings.api_host, remembered_port(home / "api.port", settings.api_port), settings.stop_seconds)
+    host = settings.api_host
+    return api_spec(host, remembered_port(home / "api.port", settings.api_port, host), settings.stop_seconds)
 
 
 def worker_states(database_url: str) -> dict[int, str]:

@@ -320,6 +320,20 @@ def test_a_free_port_is_one_that_nobody_listens_on() -> None:
     assert files.port_is_free(files.free_port())
 
 
+def test_a_port_is_looked_for_at_the_address_that_it_is_for(tmp_path: Path) -> None:
+    if not files.port_is_free(0, "::1"):
+        pytest.skip("this machine has no ::1")
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
+        taken = server.getsockname()[1]
+
+        assert not files.port_is_free(taken, "::1")
+        found = files.remembered_port(tmp_path / "api.port", taken, "::1")
+
+    assert found != taken
+    assert files.port_is_free(found, "::1")
+    assert files.remembered_port(tmp_path / "api.port", taken, "::1") == taken  # once it is free again
+
+
 def test_a_server_that_cannot_start_shows_the_end_of_its_log(tmp_path: Path) -> None:
     server = EmbeddedPostgres(tmp_path, durable=False)
     server.start()
