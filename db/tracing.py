@@ -40,7 +40,7 @@ PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"
 #: spans of a worker's child, which lives for a second after the worker was asked to stop.
 EXPORT_EVERY = "500"
 LONGEST = 100  # characters of a traceparent that are stored; what cannot be read is ignored
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _caller: ContextVar[str | None] = ContextVar("caller", default=None)
 
 

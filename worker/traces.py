@@ -93,7 +93,7 @@ def candidate_spans(
                 bakeoff__candidate=str(item.id),
                 bakeoff__attempt=item.attempt,
                 bakeoff__seconds=result.seconds,
-                **{f"gen_ai__usage__{name}": int(n) for name, n in result.usage.items() if name in TOKENS},
+                **_tokens(result.usage),
             )
 
 
@@ -151,6 +151,12 @@ def thinking_span(
 def now() -> int:
     """Nanoseconds since 1970, as spans count."""
     return time.time_ns()
+
+
+def _tokens(usage: Mapping[str, Any]) -> dict[str, int]:
+    """What a model was paid in, where it says so in numbers: a backend without types may say anything."""
+    counts = {name: usage[name] for name in TOKENS & usage.keys()}
+    return {f"gen_ai__usage__{name}": int(n) for name, n in counts.items() if isinstance(n, int | float)}
 
 
 def _each(traceparents: Any) -> list[str]:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from db import tracing
+from db.candidates import Result, Work
+from db.registry import ModelEntry
 from db.tracing import NOTHING, called_by, here, is_sampled, span, trace_of, valid, wanted, wave_span
+from worker.traces import candidate_spans
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -33,6 +37,9 @@ def _nothing_is_traced(monkeypatch: pytest.MonkeyPatch) -> None:
         TRACEPARENT + "-x",
         TRACEPARENT + "\n",
         {"traceparent": TRACEPARENT},
+        "ff" + TRACEPARENT[2:],
+        f"00-{'0' * 32}-b7ad6b7169203331-01",
+        f"00-0af7651916cd43dd8448eb211c80319c-{'0' * 16}-01",
     ],
 )
 def test_what_is_no_traceparent_is_ignored(given: Any) -> None:
@@ -91,6 +98,18 @@ def test_another_protocol_is_refused_in_words(
     assert not tracing.is_on()
     said = capsys.readouterr()
     assert "http/protobuf" in said.out + said.err
+
+
+def test_a_model_that_counts_in_words_is_no_fault_of_its_batch() -> None:
+    model = ModelEntry(name="fake", capability="x", backend="scripted")
+    work = Work(
+        id=UUID(int=1), subtask_id=UUID(int=2), task_id=UUID(int=3), capability="x", request="x", inputs=[],
+        attachments=[], options={}, input_key=None,
+    )  # fmt: skip
+    said: Any = {"input_tokens": None, "output_tokens": "many", "images": 2}
+    result = Result(id=work.id, seconds=1, output="x", usage=said)
+
+    candidate_spans(model, [work], [result], {work.task_id: TRACEPARENT}, batch=NOTHING, began=0)
 
 
 def test_without_an_endpoint_nothing_of_opentelemetry_is_imported() -> None:
