@@ -21,7 +21,6 @@ TIME = sa.DateTime(timezone=True)
 
 
 def upgrade() -> None:
-    op.add_column("task", sa.Column("traceparent", sa.Text(), nullable=True))
     op.create_table(
         "tally",
         sa.Column("name", sa.Text(), nullable=False),
@@ -47,6 +46,8 @@ def upgrade() -> None:
         ["webhook_id"],
         postgresql_where=sa.text("status = 'failed'"),
     )
+    # Last: it locks every task until the end, for which nobody needs to wait while an index is built.
+    op.add_column("task", sa.Column("traceparent", sa.Text(), nullable=True))
 
 
 def downgrade() -> None:

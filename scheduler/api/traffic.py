@@ -76,4 +76,5 @@ def shared_figures() -> Iterator[None]:
     try:
         yield
     finally:
+        del os.environ[FOLDER]
         shutil.rmtree(folder, ignore_errors=True)

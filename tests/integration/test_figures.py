@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any, cast
@@ -19,9 +20,11 @@ from db.figures import judge_backlog, message_sizes, oldest_open, open_deliverie
 from db.prune import delete_finished
 from db.settings import Settings
 from db.tally import count_ended, counts
+from db.watching import end_of_row
 from scheduler.api.metrics import Figures
 from scheduler.api.services import Services
-from scheduler.api.traffic import Traffic, route_of
+from scheduler.api.traffic import FOLDER, Traffic, route_of, shared_figures
+from tests.conftest import wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -62,6 +65,13 @@ def fill(engine: Engine, n: int, status: str = "done") -> None:
     with transaction(engine) as connection:
         connection.execute(text(FILL))
         connection.execute(text(TASK), {"n": n, "status": status})
+        own = connection.execute(text("SELECT CAST(CAST(pg_current_xact_id() AS text) AS bigint)")).scalar_one()
+
+    def is_alone() -> bool:
+        with transaction(engine) as connection:
+            return end_of_row(connection).xid > int(own)
+
+    wait_until(is_alone)  # an autovacuum that began before would hold the count back
 
 
 def counted(engine: Engine) -> dict[tuple[str, str, str], float]:
@@ -203,3 +213,12 @@ def test_a_path_is_no_label(exposition: str) -> None:
     assert "/coffee" not in exposition
     assert 'method="OTHER",route="unmatched",status="404"' in exposition
     assert route_of({"type": "http"}) == "unmatched"
+
+
+def test_the_folder_of_shared_figures_leaves_nothing_behind() -> None:
+    with shared_figures():
+        folder = Path(os.environ[FOLDER])
+        assert folder.is_dir()
+
+    assert not folder.exists()
+    assert FOLDER not in os.environ
