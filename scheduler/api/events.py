@@ -86,12 +86,14 @@ async def events(caller: Reader, shared: Shared, last_event_id: LastEventId = No
     """Every task that ends, as an event `ended`, from now on, or from the event that was seen last.
 
     In the order of their commits, none left out. What a transaction that is still open could come before waits for it.
+    The stream begins with an id and no event: who comes back with it misses nothing that ended before the first event.
     """
-    place = None if last_event_id is None else _place(last_event_id)
+    place = await shared.hub.now() if last_event_id is None else _place(last_event_id)
     return StreamingResponse(_ended(shared, caller, place), headers=HEADERS, media_type="text/event-stream")
 
 
-async def _ended(shared: Services, caller: Caller, place: Place | None) -> AsyncIterator[bytes]:
+async def _ended(shared: Services, caller: Caller, place: Place) -> AsyncIterator[bytes]:
+    yield format_sse_event(comment="keep-alive", id=_id(place))
     async with aclosing(shared.hub.ended(place, caller.source, _patience(shared))) as stream:
         async for one in _for_a_while(shared, stream):
             if one is None:

@@ -135,11 +135,13 @@ class Hub:
                         last = fresh
                         yield last
 
-    async def ended(self, place: Place | None, source: str | None, keep_alive: float) -> AsyncGenerator[Ended | None]:
-        """Tasks that end after a place (None: from now on), in order, none left out and none twice."""
+    async def now(self) -> Place:
+        """The place that only tasks ending from now on come after."""
+        return await run_in_threadpool(self._end_of_row)
+
+    async def ended(self, at: Place, source: str | None, keep_alive: float) -> AsyncGenerator[Ended | None]:
+        """Tasks that end after a place, in order, none left out and none twice."""
         with self._follow() as watcher:
-            at = await run_in_threadpool(self._end_of_row) if place is None else place
-            yield None  # so that the client knows that it is heard
             behind = True
             while not watcher.closed:
                 if behind or watcher.lost:

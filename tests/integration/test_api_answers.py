@@ -76,7 +76,7 @@ def events_of(
                 event[name] = value
             elif name == "data":
                 event["data"] = json.loads(value)
-            elif not line and event:
+            elif not line and "data" in event:
                 found.append(event)
                 event = {}
                 if enough(found):

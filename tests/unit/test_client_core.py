@@ -145,6 +145,17 @@ def test_what_would_be_done_twice_is_not_sent_again_once_it_may_have_arrived(ope
     new, _ = drive(operations.retry(TASK), [NOT_THERE, answer({"id": str(TASK), "retry_of": str(TASK)}, 202)])
 
     assert new.retry_of == TASK
+    with pytest.raises(Refused):
+        drive(operations.retry(TASK), [Answer(status=503, headers={}, content=b"upstream disconnected")])
+    drive(operations.retry(TASK), [problem(429, "too_many_requests"), answer({"id": str(TASK)}, 202)])
+
+
+def test_a_key_is_sent_without_the_end_of_its_line_and_a_strange_one_is_not_quoted() -> None:
+    with Client("http://x", "bk_1\n") as client:
+        assert client._policy.key == "bk_1"
+    with pytest.raises(ValueError, match="api_key holds characters") as wrong:
+        Client("http://x", "bk_1\nsecret")
+    assert "secret" not in str(wrong.value)
 
 
 @pytest.mark.parametrize(
@@ -231,6 +242,21 @@ def test_after_the_first_part_is_stored_a_failure_is_an_outcome_not_an_error(
     assert outcomes[1].problem.code == "unreachable"
     with pytest.raises(Unreachable):
         drive(operations.submit_many(["a", "b"]), [NOT_THERE] * 4)
+
+
+def test_no_failure_takes_away_the_ids_of_what_was_stored_before(
+    operations: Operations, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("bakeoff_client.operations.MOST_AT_ONCE", 1)
+    tasks: list[NewTask | str] = ["a", "b", NewTask(attachments=[tmp_path / "gone"]), NewTask(attachments=[b"x"]), "c"]
+    stored = answer({"tasks": [{"id": str(TASK)}]})
+
+    outcomes, _ = drive(operations.submit_many(tasks), [stored, problem(500, "fault"), problem(500, "fault"), stored])
+
+    assert [one.id for one in outcomes] == [TASK, None, None, None, TASK]
+    assert [one.problem.code for one in outcomes[1:4]] == ["fault", "invalid_request", "fault"]
+    with pytest.raises(Fault):
+        drive(operations.submit_many(tasks), [problem(500, "fault")])
 
 
 # --- waiting
@@ -429,3 +455,15 @@ def test_a_delivery_that_the_server_signed_is_believed() -> None:
 def test_any_other_delivery_is_not(headers: dict[str, str], body: bytes, now: float) -> None:
     with pytest.raises(BadSignature):
         verify_webhook(SECRET, headers, body, now=now)
+
+
+def test_who_heard_no_end_yet_comes_back_to_where_the_stream_began(operations: Operations) -> None:
+    flow = operations.ends()
+    resume(flow)
+    resume(flow, EVENTS)
+    resume(flow, b"id: 7-begin\n\n: keep-alive\n\n")
+    resume(flow)  # the stream is over
+    opened = resume(flow)
+
+    assert isinstance(opened, Open)
+    assert opened.headers["Last-Event-ID"] == "7-begin"

@@ -19,6 +19,7 @@ LONGEST_OBEYED = 60.0  # a server that says "in an hour" is not waited for here
 #: The connection was never made: the server has seen nothing of the request.
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 GATEWAYS = {502, 504}  # a proxy does not know what became of the request
+TOO_MANY = 429  # nobody began with it; a 503 may be a proxy's, or of a commit whose answer was lost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +59,8 @@ def call(policy: Policy, request: Send) -> Flow[Answer]:
             if answer.ok:
                 return answer
             failed = answer.error
-            again = isinstance(failed, Refused) or (answer.status in GATEWAYS and request.repeatable)
+            refused = isinstance(failed, Refused) and (request.repeatable or answer.status == TOO_MANY)
+            again = refused or (answer.status in GATEWAYS and request.repeatable)
         delay = delay_of(attempt, failed)
         if not again or not rewindable or attempt > policy.retries or delay > LONGEST_OBEYED:
             raise failed from None

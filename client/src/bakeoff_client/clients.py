@@ -30,7 +30,10 @@ def _policy(url: str | None, api_key: str | None, retries: int) -> Policy:
     url = (url or os.environ.get("BAKEOFF_URL") or DEFAULT_URL).rstrip("/").removesuffix("/v1")
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"url = {url!r} must begin with https:// or http://; see BAKEOFF_URL.")
-    return Policy(url=url, key=api_key or os.environ.get("BAKEOFF_API_KEY") or None, retries=retries)
+    key = (api_key or os.environ.get("BAKEOFF_API_KEY") or "").strip()  # a file's last line ends, too
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise ValueError("api_key holds characters that no key has; give what `bakeoff keys create` printed.")
+    return Policy(url=url, key=key or None, retries=retries)
 
 
 def _user_agent() -> str:

@@ -49,6 +49,7 @@ class Parser:
         self._decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
         self._rest = ""
         self._fields: dict[str, list[str]] = {}
+        self.last: str | None = None  # the id that was said last, by an event or by itself
 
     def feed(self, piece: bytes) -> Iterator[Event]:
         """The events that are whole now."""
@@ -67,8 +68,9 @@ class Parser:
             self._fields.setdefault(name, []).append(value.removeprefix(" "))
             return None
         fields, self._fields = self._fields, {}
+        self.last = fields.get("id", [self.last])[-1] or self.last
         if "data" not in fields:
-            return None  # a comment
+            return None  # a comment, or an id alone
         return Event(
             id=fields.get("id", [""])[-1], name=fields.get("event", ["message"])[-1], data="\n".join(fields["data"])
         )
@@ -114,6 +116,7 @@ def events(
                     yield Give(value)
                     if is_last(value):
                         return
+                last = parser.last or last
         except httpx.TransportError as error:
             problem = unreachable(error, policy)
         except (Refused, Unreachable) as error:

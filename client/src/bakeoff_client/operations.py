@@ -88,7 +88,9 @@ class Operations:
     def submit_many(self, tasks: Iterable[NewTask | str]) -> Flow[tuple[r.Outcome, ...]]:
         """Store many tasks, some hundreds per request. What is wrong is refused one by one, the others are stored.
 
-        Returns an outcome for each, in order: its `id`, or its `problem`. Raises only where nothing was stored.
+        Returns an outcome for each, in order: its `id`, or its `problem`. Once some are stored, an error of the server
+        or the network is the outcome of what it kept from being stored; before that, it is raised. One without an
+        answer may have been stored all the same: tasks with an `idempotency_key` may be sent again.
         """
         outcomes: list[r.Outcome] = []
         waiting: list[tuple[int, dict[str, Any]]] = []
@@ -99,8 +101,8 @@ class Operations:
             outcomes.append(r.Outcome())
             try:
                 document = yield from self._document(new, uploaded)
-            except Invalid as error:
-                outcomes[number] = _refused(error)
+            except (BakeoffError, OSError, ValueError) as error:
+                outcomes[number] = _refused(error, outcomes)
                 continue
             document["idempotency_key"] = new.idempotency_key or str(uuid4())
             length = len(json.dumps(document))
@@ -120,11 +122,9 @@ class Operations:
             batch = {"tasks": [document for _, document in waiting]}
             try:
                 answer = yield from self._call("POST", "/v1/task-batches", json=batch)
-            except (Refused, Unreachable) as error:
-                if not any(outcome.id for outcome in outcomes):
-                    raise
+            except BakeoffError as error:
                 for number, _ in waiting:
-                    outcomes[number] = _refused(error)
+                    outcomes[number] = _refused(error, outcomes)
                 return
             for (number, _), document in zip(waiting, answer.document["tasks"], strict=True):
                 outcomes[number] = r.Outcome.of(document)
@@ -342,7 +342,12 @@ def _ended(event: Event) -> r.Ended:
     return r.Ended.of({**event.document, "event_id": event.id})
 
 
-def _refused(error: BakeoffError) -> r.Outcome:
+def _refused(error: Exception, outcomes: Sequence[r.Outcome]) -> r.Outcome:
+    """The outcome that an error is. Raised is what may be wrong with the server, while nothing is stored."""
+    if not isinstance(error, BakeoffError):  # a file or a time of the task's own
+        error = Invalid(str(error))
+    elif not isinstance(error, Invalid) and not any(outcome.id for outcome in outcomes):
+        raise error
     return r.Outcome(problem=r.Problem(code=error.code, detail=error.detail))
 
 
