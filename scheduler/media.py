@@ -94,7 +94,7 @@ def _seconds(file: BinaryIO, media_type: str) -> float:
 
 
 class _Bounded:
-    """A file that is read only so often: one of nothing but almost-frames would keep a parser busy for half a minute."""
+    """A file that is read so often at most: one of mere almost-frames would keep a parser busy for half a minute."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self._left = file, _READS

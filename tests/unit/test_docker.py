@@ -7,18 +7,23 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from db.keys import TOKEN
 from db.registry import read_registry
 from db.settings import Settings
 from scheduler.local.children import GIVE_BACK_SECONDS, children_of
+from scheduler.local.files import free_port
+from scheduler.local.servers import EmbeddedRedis
 from tests.compose import CHECKOUT, COMPOSE, DOCKER, OURS, SERVICES, SETTINGS, TEXT, parsed
+from tests.conftest import wait_until
 
 DOCKERFILE = (DOCKER / "Dockerfile").read_text()
 JOBS = {name for name, service in SERVICES.items() if service["restart"] == "no"}
@@ -215,6 +220,43 @@ def test_the_broker_forgets_nothing() -> None:
     assert "--appendonly yes" in command
     assert "--maxmemory-policy noeviction" in command
     assert "requirepass" in command
+
+
+def test_the_broker_writes_what_it_holds_when_it_is_stopped(tmp_path: Path) -> None:
+    """As Docker does it: a small init passes SIGTERM on to the process that it started, and to no other."""
+    word, port = "it's secret", free_port()
+    (tmp_path / "password").write_text(f"{word}\n")
+    (tmp_path / "valkey-server").symlink_to(EmbeddedRedis(tmp_path).program())
+    shell, flag, script = SERVICES["redis"]["command"]
+    script = script.replace("/run/secrets/redis_password", str(tmp_path / "password"))
+    script = script.replace("/tmp/", f"{tmp_path}/")  # noqa: S108
+    script = script.replace("--dir /data", f"--dir {tmp_path} --bind 127.0.0.1 --port {port}")
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    with (tmp_path / "log").open("wb") as log:
+        broker = subprocess.Popen([shell, flag, script], stdout=log, env={"PATH": path})
+    try:
+        with redis.Redis(port=port, password=word) as client:
+
+            def answers() -> bool:
+                try:
+                    return bool(client.ping())
+                except redis.ConnectionError:
+                    return False
+
+            wait_until(answers)
+        broker.send_signal(signal.SIGTERM)
+        broker.wait(30)
+    finally:
+        broker.kill()
+
+    assert "bye bye" in (tmp_path / "log").read_text()
+    assert (tmp_path / "valkey.conf").stat().st_mode & 0o777 == 0o600
+
+
+def test_what_is_being_sent_to_the_api_is_not_in_its_memory() -> None:
+    api = SERVICES["api"]
+    assert f"uploads:{api['environment']['TMPDIR']}" in api["volumes"]
+    assert api["environment"]["TMPDIR"] not in api["tmpfs"]
 
 
 def test_only_loopback_of_the_host_is_published() -> None:
