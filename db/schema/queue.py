@@ -330,6 +330,12 @@ class Preference(Base):
         CheckConstraint("better <> worse", name="not_itself"),
         Index("ix_preference_capability_created_at", "capability", "created_at"),
         Index("ix_preference_subtask_id", "subtask_id", postgresql_where=text("subtask_id IS NOT NULL")),
+        Index(  # few among the many that were imported
+            "ix_preference_human_created_at",
+            "capability",
+            "created_at",
+            postgresql_where=text("origin = 'human' AND subtask_id IS NOT NULL"),
+        ),
     )
 
 

@@ -1,6 +1,6 @@
 """where a task's trace began, and counts that never go back
 
-New tables, a column that may be null and an index: the code of 0012 runs beside it.
+New tables, a column that may be null and two indexes: the code of 0012 runs beside it.
 
 Revision ID: 0013
 Revises: 0012
@@ -46,11 +46,18 @@ def upgrade() -> None:
         ["webhook_id"],
         postgresql_where=sa.text("status = 'failed'"),
     )
+    op.create_index(
+        "ix_preference_human_created_at",
+        "preference",
+        ["capability", "created_at"],
+        postgresql_where=sa.text("origin = 'human' AND subtask_id IS NOT NULL"),
+    )
     # Last: it locks every task until the end, for which nobody needs to wait while an index is built.
     op.add_column("task", sa.Column("traceparent", sa.Text(), nullable=True))
 
 
 def downgrade() -> None:
+    op.drop_index("ix_preference_human_created_at", table_name="preference")
     op.drop_index("ix_webhook_delivery_failed", table_name="webhook_delivery")
     op.drop_table("tally_place")
     op.drop_table("tally")

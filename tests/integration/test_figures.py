@@ -13,10 +13,10 @@ import promql_parser
 import pytest
 import yaml
 from pydantic import SecretStr
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, event, text
 
 from db.engine import transaction
-from db.figures import judge_backlog, message_sizes, oldest_open, open_deliveries, thinking_backlogs
+from db.figures import judge_agreement, judge_backlog, message_sizes, oldest_open, open_deliveries, thinking_backlogs
 from db.prune import delete_finished
 from db.settings import Settings
 from db.tally import count_ended, counts
@@ -222,3 +222,22 @@ def test_the_folder_of_shared_figures_leaves_nothing_behind() -> None:
 
     assert not folder.exists()
     assert FOLDER not in os.environ
+
+
+def test_what_people_prefer_is_found_among_what_was_imported(database: Engine) -> None:
+    asked: list[tuple[str, Any]] = []
+    with transaction(database) as connection:
+        connection.execute(
+            text(
+                "INSERT INTO preference (capability, origin, group_key, input, better, worse) "
+                "SELECT 'text-generation', 'import', i, '{}', '{\"text\": \"a\"}', '{\"text\": \"b\"}' "
+                "FROM generate_series(1, 3000) AS i"
+            )
+        )
+        connection.execute(text("ANALYZE preference"))
+        event.listen(connection, "before_cursor_execute", lambda *given: asked.append(given[2:4]))
+        assert judge_agreement(connection, ["text-generation"]) == []
+        statement, parameters = asked[0]
+        plan = connection.exec_driver_sql(f"EXPLAIN {statement}", parameters).scalars().all()
+
+    assert any("ix_preference_human_created_at" in line for line in plan), plan
