@@ -103,11 +103,6 @@ class Edge:
             busy = Busy("This server holds as many requests as it may; try again in a second.")
             await answer_to(request, busy)(scope, receive, send)
             return
-        if length.isdigit() and int(length) > limit:
-            if "expect" not in request.headers:  # who asks first has sent nothing yet
-                await _drain(receive)
-            await answer_to(request, _too_large(limit))(scope, receive, send)
-            return
         if length in {"", "0"} and "transfer-encoding" not in request.headers:
             await self._app(scope, self._limited(receive, limit), send)
             return
@@ -121,6 +116,11 @@ class Edge:
                 held.enter_context(self._access.holding(caller, "bodies"))
             except TooMany as error:
                 await answer_to(request, error)(scope, receive, send)
+                return
+            if length.isdigit() and int(length) > limit:
+                if "expect" not in request.headers:  # who asks first has sent nothing yet
+                    await _drain(receive)
+                await answer_to(request, _too_large(limit))(scope, receive, send)
                 return
             await self._app(scope, self._limited(receive, limit), send)
 

@@ -235,10 +235,11 @@ def test_a_body_that_does_not_come_is_not_waited_for(served: tuple[Installation,
 
 @pytest.mark.parametrize("key", ["", "Bearer wrong", "Bearer bakeoff_" + "0" * 32 + "_" + "a" * 43, "Basic !"])
 @pytest.mark.parametrize("path", ["/v1/tasks", "/v1/attachments", "/v1/chat/completions", "/tasks/1/cancel"])
+@pytest.mark.parametrize("length", [9000, 900_000_000])
 def test_a_body_without_a_key_is_neither_waited_for_nor_held(
-    served: tuple[Installation, str, str], path: str, key: str
+    served: tuple[Installation, str, str], length: int, path: str, key: str
 ) -> None:
-    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000\r\nContent-Type: application/json\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\nContent-Type: application/json\r\n"
     with connection(served[1]) as to:
         to.sendall(f"{head}Authorization: {key}\r\n\r\n{{".encode() if key else f"{head}\r\n{{".encode())
         said = to.recv(65536)
