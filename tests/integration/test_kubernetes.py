@@ -77,11 +77,18 @@ def test_containers_run_our_commands_with_our_settings() -> None:
         assert container["envFrom"] == [{"configMapRef": {"name": "bakeoff"}}], name
     given = named("ConfigMap", "bakeoff")["data"]
     files = set(named("Secret", "bakeoff")["stringData"])
-    assert set(given) | {file.upper() for file in files if file.startswith("bakeoff_")} <= SETTINGS
+    only_api = set(named("Secret", "bakeoff-api")["stringData"])
+    assert set(given) | {file.upper() for file in files | only_api if file.startswith("bakeoff_")} <= SETTINGS
     for mentioned in re.findall(r"/run/secrets/bakeoff/([\w.]+)", str(given)):
         assert mentioned in files
     for _, container in containers():
         assert {m["name"]: m["mountPath"] for m in container["volumeMounts"]}["secrets"] == given["BAKEOFF_SECRETS"]
+
+
+def test_only_the_api_reads_the_key_that_opens_it() -> None:
+    assert set(named("Secret", "bakeoff-api")["stringData"]) == {"bakeoff_api_first_key"}
+    readers = [work["metadata"]["name"] for work in WORKLOADS if "bakeoff-api" in str(pod(work)["volumes"])]
+    assert readers == ["api"]
 
 
 def test_nothing_runs_as_root_or_writes_to_its_image_or_talks_to_the_cluster() -> None:
