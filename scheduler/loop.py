@@ -54,6 +54,7 @@ class Scheduler:
         self._callbacks = Callbacks(settings, self._engine, publisher)
         self._stop = threading.Event()
         self._listening: psycopg.Connection[tuple[object, ...]] | None = None
+        self._to_call = False
         self._reconciled = float("-inf")
         self._said_alive = float("-inf")
         self._name = f"scheduler-{os.getpid()}@{socket.gethostname()}"
@@ -113,9 +114,12 @@ class Scheduler:
         changed = False
         if time.monotonic() - self._reconciled >= self._settings.poll_seconds:
             changed = self._reconciler.reconcile()  # last: a new task need not wait for it
-            changed = self._callbacks.send() or changed
             self._reconciled = time.monotonic()
-        return planned == at_once or new >= LOOK or begun > 0 or changed
+            self._to_call = True
+        if self._to_call:
+            self._to_call = False  # unless this look says that there is more
+            self._to_call = self._callbacks.send()
+        return planned == at_once or new >= LOOK or begun > 0 or changed or self._to_call
 
     def _say_alive(self) -> None:
         """Appear among the workers, without a queue."""
