@@ -32,7 +32,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/.demo
 
-.PHONY: install weights demo newcomer test test-unit test-api test-browser test-docs test-deploy test-faults docs pictures bench audit
+.PHONY: install weights demo newcomer test test-unit test-api test-schema test-browser test-docs test-deploy test-faults docs pictures bench audit
 .PHONY: lint check format clean
 install: $(VENV)/.demo ## Install Bakeoff and the engines of the demo into .venv
 
@@ -53,6 +53,9 @@ test-api: $(VENV)/.dev ## The HTTP API: schemathesis with every check, security,
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "api or not api" tests/unit/test_api_*.py \
 		tests/unit/test_client_core.py tests/integration/test_api_*.py tests/integration/test_client_package.py \
 		tests/integration/test_celery_by_name.py tests/integration/test_observing.py
+
+test-schema: $(VENV)/.dev ## schemathesis alone, over the whole API with every check (BAKEOFF_API_EXAMPLES, _SEED)
+	$(BIN)/python -m pytest -m api tests/integration/test_api_schema.py
 
 test-browser: $(VENV)/.dev ## The pages and Flower in a real Chromium (BAKEOFF_BROWSER, or one on the PATH)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m browser tests/browser
