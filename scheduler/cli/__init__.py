@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -50,13 +50,24 @@ def main() -> None:
         if COMPLETE not in os.environ and sys.argv[1:] and not {"-h", "--help"} & set(sys.argv):
             _begin()
         code = command.main(prog_name="bakeoff", complete_var=COMPLETE, standalone_mode=False)
+        print(end="", flush=True)  # there may be no standard output at all
     except BrokenPipeError:
-        sys.exit(0)
+        _nobody_reads()
+    except SystemExit as left:
+        if not isinstance(left.__context__, BrokenPipeError):  # click makes it one
+            raise
+        _nobody_reads()
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:  # noqa: BLE001 - the last resort: no trace reaches a user
         sys.exit(say(failure_of(error), as_json="--json" in sys.argv))
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _nobody_reads() -> NoReturn:
+    """Whoever read our output has enough of it: `bakeoff results --json | head`."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still to be flushed
+    sys.exit(0)
 
 
 def _begin() -> None:

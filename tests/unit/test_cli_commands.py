@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from db.errors import BacklogFull, NotFound
 from scheduler import cli
 from scheduler.cli.commands import COMMANDS, PANELS
 from scheduler.cli.failing import failure_of, say
+from scheduler.cli.output import SafeConsole
 from tests.conftest import SCRIPTED
 from tests.in_process import Ran, runner
 
@@ -266,3 +268,30 @@ def test_what_was_pulled_is_json_and_each_model_a_line(
 
     assert (code, [one["model"] for one in json.loads(out)]) == (0, ["alpha", "beta"])
     assert "alpha: nothing to fetch beta: nothing to fetch" in err
+
+
+@pytest.mark.parametrize("words", ["--help", "models", "config --json"])
+def test_a_reader_that_has_enough_is_no_failure(words: str, tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "scheduler.cli", *words.split()],
+        stdout=writing, stderr=subprocess.PIPE, timeout=60, check=False,
+        env={**os.environ, "BAKEOFF_HOME": str(tmp_path), "BAKEOFF_MODELS_FILE": str(ROOT / "models.toml")},
+    )  # fmt: skip
+    os.close(writing)
+
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_what_runs_on_may_go_on_when_nobody_reads_it() -> None:
+    """`bakeoff up | head` ended everything: rich makes a pipe that is closed the end of the process."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    console = SafeConsole(file=os.fdopen(writing, "w"))
+
+    for _ in range(2):
+        with pytest.raises(BrokenPipeError):
+            console.print("Ready.")
+    with pytest.raises(BrokenPipeError):
+        console.file.close()
