@@ -42,7 +42,7 @@ weights: $(VENV)/.demo ## Fetch and verify the weights of the demo profile
 demo: weights ## Install, fetch weights, start everything, judge 36 images and 10 recordings, stop (SEED=1)
 	$(BIN)/python -m benchmarks.demo --seed $(SEED)
 
-test: $(VENV)/.dev ## All tests: unit and integration, with real servers, workers and weights
+test: $(VENV)/.dev ## Unit and integration tests, with real servers, workers and weights
 	$(BIN)/bakeoff models pull --profile demo
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
