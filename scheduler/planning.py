@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -37,10 +38,13 @@ from worker.inputs import words_of
 
 log = get_logger(__name__)
 
+LOOK_SECONDS = 3.0  # of reading in one transaction: Postgres ends one that idles for ten
 LONGEST_REASON = 1000  # characters of a refusal: it may quote what the caller wrote
 COPIES = 10  # each subtask holds its params: of BAKEOFF_MAX_OPTIONS_BYTES so many times, for all together
 TOO_MUCH = "54"  # Postgres's class of what is too large for it: the rows' fault, not the connection's
 ASKS_A_MODEL = "llm"  # the selector whose ranking is made in the planner's process
+
+One = TypeVar("One")
 
 
 def plan_pending(connection: Connection, settings: Settings, limit: int) -> int:
@@ -106,7 +110,7 @@ def _look_at(connection: Connection, settings: Settings, tasks: Sequence[Pending
     to_plan: dict[UUID, dict[str, Any]] = {}
     kept: dict[UUID, dict[str, Any]] = {}
     refused: dict[UUID, dict[str, str]] = {}
-    for task in tasks:
+    for task in _while_there_is_time(tasks):
         try:
             read = _read(task, known)
             plan = check_request(
@@ -143,7 +147,7 @@ def _start_planned(connection: Connection, settings: Settings, tasks: Sequence[P
     kept: dict[UUID, dict[str, Any]] = {}
     refused: dict[UUID, dict[str, str]] = {}
     rows: list[SubtaskRow] = []
-    for task in tasks:
+    for task in _while_there_is_time(tasks):
         try:
             read = _read(task, known)
             plan = Plan.model_validate({"steps": task.plan["steps"]})
@@ -170,6 +174,15 @@ def _start_planned(connection: Connection, settings: Settings, tasks: Sequence[P
     _tell("running", {row.task_id for row in rows})
     reject_tasks(connection, refused)
     end_plans(connection, sorted(set(kept) - {row.task_id for row in rows}))
+
+
+def _while_there_is_time(tasks: Sequence[One]) -> Iterator[One]:
+    """These tasks, at least one, until the time of a look is over: the next look finds the others."""
+    until = time.monotonic() + LOOK_SECONDS
+    for place, task in enumerate(tasks):
+        if place and time.monotonic() > until:
+            return
+        yield task
 
 
 def _tell(state: str, tasks: Collection[UUID]) -> None:

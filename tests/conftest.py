@@ -23,6 +23,9 @@ from sqlalchemy.engine import make_url
 from db import migrate
 from db.engine import make_engine
 
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as shells give it to what they start in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what tests start would be deaf to it, too
+
 SCRIPTED = """
 [profiles.demo]
 models = ["alpha", "beta", "gamma", "reader-a", "reader-b", "hearer", "lonely"]

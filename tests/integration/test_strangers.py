@@ -71,12 +71,28 @@ def test_plans_that_read_a_long_request_a_thousand_times_are_not_read_to_be_plan
     assert keys == 0
 
 
+def test_a_look_ends_in_time_and_the_next_goes_on(
+    database: Engine, config: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler.planning.LOOK_SECONDS", -1.0)
+    for _ in range(3):
+        honest(database)
+
+    plan(database, config)
+    assert states(database) == {"honest running": 1, "honest pending": 2}
+    plan(database, config)
+    plan(database, config)
+
+    assert states(database) == {"honest running": 3}
+
+
 def test_plans_whose_steps_copy_long_params_are_refused(database: Engine, config: Settings) -> None:
     steps = [{"id": name, "capability": "text-generation", "inputs": [{"request": True}]} for name in STEPS]
     store(database, 100, "x", {"subtasks": steps, "params": {"x": [1] * 5500}})
     honest(database)
 
-    plan(database, config)
+    while any("pending" in state for state in states(database)):
+        plan(database, config)
 
     assert states(database) == {"stranger failed": 100, "honest running": 1}
     with database.begin() as connection:
