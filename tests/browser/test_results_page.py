@@ -131,12 +131,13 @@ def test_a_preference_is_asked_blind_and_everything_is_shown_once_it_is_stored(
     browser: Browser, served: Served
 ) -> None:
     task = served.ask("Which river flows through Rouen?")
-    subtask = served.story(task)["subtasks"][0]["id"]
+    (step,) = served.story(task)["subtasks"]
+    subtask, ids = step["id"], [candidate["id"] for candidate in step["candidates"]]
     orders = set()
     for annotator in ("ann", "bob", "cem", "dora", "eve"):
         # given somebody who has not judged it: no name and no verdict is in what the server sends
         sent = served.get(f"/tasks/{task}/blind/{subtask}", annotator).text
-        assert not [word for word in (*MODELS, "longest", "Winner", "verdict:") if word in sent]
+        assert not [word for word in (*MODELS, *ids, "longest", "Winner", "verdict:") if word in sent]
         assert sent == served.get(f"/tasks/{task}/blind/{subtask}", annotator).text  # the order is theirs, and stays
         orders.add(tuple(re.findall(r"The river Seine flows through Paris\.|and Rouen|Thames", sent)))
     assert len(orders) > 1

@@ -31,9 +31,13 @@ router = APIRouter(route_class=Page, include_in_schema=False)
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """An output without its model. Those that say the same, word for word, are one."""
+    """An output without its model. Those that say the same, word for word, are one.
+
+    `token` stands for it in the form: ids of candidates are in the order in which models were chosen.
+    """
 
     id: UUID
+    token: str
     letter: str
     text: str
     marks: Marked | None
@@ -88,13 +92,14 @@ def _answers(contest: Contest, subtask: UUID, annotator: str, *, with_marks: boo
     """In an order made from subtask and annotator: the same at every look, another one for everybody else."""
     by_text = {one["output"]: UUID(one["id"]) for one in reversed(contest.candidates) if one["status"] == "done"}
 
-    def place(text: str) -> bytes:
-        return hashlib.sha256(f"{subtask}\n{annotator}\n{text}".encode()).digest()
+    def token(text: str) -> str:
+        return hashlib.sha256(f"{subtask}\n{annotator}\n{text}".encode()).hexdigest()
 
-    texts = sorted(by_text, key=place)
+    texts = sorted(by_text, key=token)
     return [
         Answer(
             id=by_text[text],
+            token=token(text),
             letter=letter,
             text=text,
             marks=marked(text, texts[0], letters=spelled(contest.capability))
@@ -111,5 +116,10 @@ def store_blind(task_id: str, subtask_id: str, visitor: Posting, form: Form, sha
     task, subtask = id_of(task_id), id_of(subtask_id)
     with transaction(shared.engine) as connection:
         found = subtask_of(connection, visitor, task, subtask)
-        prefer(connection, str(subtask), str(id_of(form.get("better", ""))), annotator=visitor.name)
+        contest = contest_of(connection, subtask)
+        answers = [] if contest is None else _answers(contest, subtask, visitor.name, with_marks=False)
+        chosen = next((answer.id for answer in answers if answer.token == form.get("better")), None)
+        if chosen is None:
+            raise InvalidRequest("better: no answer of this subtask; open the page again and choose there.")
+        prefer(connection, str(subtask), str(chosen), annotator=visitor.name)
     return back(f"/tasks/{task}?{urlencode({'stored': subtask})}#step-{found['place']}")
