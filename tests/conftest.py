@@ -22,6 +22,7 @@ from sqlalchemy.engine import make_url
 
 from db import migrate
 from db.engine import make_engine
+from db.settings import load_settings
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as shells give it to what they start in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)  # what tests start would be deaf to it, too
@@ -213,6 +214,14 @@ def wait_until(condition: Any, timeout: float = 30, explain: Any = lambda: "") -
     while not condition():
         assert time.monotonic() < deadline, f"not so within {timeout} s\n{explain()}"
         time.sleep(0.1)
+
+
+@pytest.fixture(autouse=True)
+def fresh_settings() -> Iterator[None]:
+    """A process reads its settings once; a test reads its own."""
+    load_settings.cache_clear()
+    yield
+    load_settings.cache_clear()
 
 
 @pytest.fixture(scope="session")
