@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import httpx
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
@@ -31,7 +30,6 @@ from benchmarks.demo.inputs import DemoInput, render_images
 from benchmarks.demo.recordings import cache_folder, make_recordings
 from db.states import TaskState
 from scheduler.local.cluster import Cluster
-from scheduler.local.files import free_port
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "pictures"
 LARGEST = 150_000  # bytes of a picture
@@ -110,28 +108,15 @@ def _curated(folder: Path) -> Iterator[str]:
     """A curation job that is through: the address of its page."""
     folder.chmod(0o755)  # Postgres runs as somebody else where we are root
     cluster = Cluster(folder, REGISTRY, {})
-    port = free_port()
     try:
         cluster.start_servers()
         cluster.add("scheduler", "scheduler")
         cluster.add("worker", "worker", "rewarder", "--judge")
         cluster.wait_ready()
         measured(cluster, RECORDS, SEED, ask=True)
-        cluster.add("api", "api", "--port", str(port))
-        url = f"http://127.0.0.1:{port}"
-        while not _answers(f"{url}/readyz"):
-            cluster.supervise()
-            time.sleep(0.1)
-        yield f"{url}/curation/scale-{RECORDS}"
+        yield f"{cluster.add_api()}/curation/scale-{RECORDS}"
     finally:
         cluster.stop()
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(url).status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def _sources(items: Sequence[DemoInput]) -> Iterator[tuple[DemoInput, str]]:

@@ -14,14 +14,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import httpx
-
 from benchmarks.harness import Figures, Options, main, medians, percentile, say
 from benchmarks.load.clients import CAPABILITY, Clients, Tally, broken_promises
-from db.errors import BakeoffError
 from db.states import TaskState
 from scheduler.local.cluster import Cluster
-from scheduler.local.files import free_port
 
 if TYPE_CHECKING:
     import argparse
@@ -63,29 +59,18 @@ params = {{ answer = "{name} answers: {{text}}" }}
 
 
 class Bench:
-    """The installation and its API."""
+    """An installation that runs, and clients of its API."""
 
-    def __init__(self, folder: Path, clients: int) -> None:
-        self.cluster = Cluster(folder, REGISTRY, {"BAKEOFF_API_RATE": "0"})
-        self.url = f"http://127.0.0.1:{free_port()}"
-        self._clients = Clients(self.url, clients)
-
-    def start(self) -> None:
-        """Servers, scheduler, judge, a worker per model, and one process of the API."""
-        self.cluster.start_servers()
-        self.cluster.add("scheduler", "scheduler")
-        self.cluster.add("judge", "worker", "--judge")
+    def __init__(self, cluster: Cluster, clients: int) -> None:
+        """Start servers, scheduler, judge, a worker per model, and one process of the API."""
+        self.cluster = cluster
+        cluster.start_servers()
+        cluster.add("scheduler", "scheduler")
+        cluster.add("judge", "worker", "--judge")
         for name in MODELS:
-            self.cluster.add(name, "worker", name)
-        self.cluster.wait_ready()
-        self.cluster.add("api", "api", "--port", self.url.rpartition(":")[2])
-        deadline = time.monotonic() + PATIENCE
-        while not self._answers():
-            if time.monotonic() > deadline:
-                raise BakeoffError(
-                    f"The API did not answer within {PATIENCE:g} s; see the logs in {self.cluster.folder}"
-                )
-            time.sleep(0.1)
+            cluster.add(name, "worker", name)
+        cluster.wait_ready()
+        self._clients = Clients(cluster.add_api(), clients)
 
     def idle(self) -> Tally:
         """One client, one finished task."""
@@ -108,25 +93,19 @@ class Bench:
                 return [str(row.id) for row in open_ones]
             time.sleep(0.1)
 
-    def _answers(self) -> bool:
-        try:
-            return httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200
-        except httpx.TransportError:
-            return False
-
 
 def measure(options: Options) -> dict[str, Figures]:
     """By rate, and `idle` and `saturation`; `broken` of a rate holds the promises that it broke, in sentences."""
     with tempfile.TemporaryDirectory(prefix="bakeoff-load-") as name:
         folder = Path(name)
         folder.chmod(0o755)  # Postgres runs as somebody else where we are root
-        bench = Bench(folder, options.given.clients)
+        cluster = Cluster(folder, REGISTRY, {"BAKEOFF_API_RATE": "0"})
         try:
-            bench.start()
+            bench = Bench(cluster, options.given.clients)
             first = float(options.given.clients)
             runs = [_all_rates(bench, first, options.given.seconds) for _ in range(options.runs)]
         finally:
-            bench.cluster.stop()
+            cluster.stop()
     names = dict.fromkeys(name for run in runs for name in run)
     return {name: medians([run[name] for run in runs if name in run]) for name in names}
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import psutil
 import psycopg
 import redis
@@ -25,12 +26,13 @@ from db import migrate
 from db.engine import engine_of, transaction
 from db.errors import BakeoffError
 from db.settings import DEFAULT_PROFILE, Settings
+from scheduler.local.files import free_port, http_url
 from scheduler.local.processes import spawn
 from scheduler.local.servers import EmbeddedPostgres, EmbeddedRedis
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 RESTART_AFTER = 0.5  # seconds, as `bakeoff up` does at first
 READY_WITHIN = 120.0
@@ -96,8 +98,19 @@ class Cluster:
 
     def wait_ready(self, within: float = READY_WITHIN) -> None:
         """Return when every process says that it is ready. Raises `BakeoffError` after so many seconds."""
+        self._wait(self.all_ready, within)
+
+    def add_api(self) -> str:
+        """Start the HTTP API; returns its address once it can work. Raises `BakeoffError` where that takes too long."""
+        port = free_port()
+        url = http_url("127.0.0.1", port)
+        self.add("api", "api", "--port", str(port))
+        self._wait(lambda: _api_is_ready(url), READY_WITHIN)
+        return url
+
+    def _wait(self, ready: Callable[[], bool], within: float) -> None:
         deadline = time.monotonic() + within
-        while not self.all_ready():
+        while not ready():
             if time.monotonic() > deadline:
                 raise BakeoffError(f"Not everything was ready within {within:g} s; see the logs in {self.folder}")
             self.supervise()
@@ -200,3 +213,10 @@ class Cluster:
             return any(str(self.folder) in part for part in process.cmdline())
         except (psutil.Error, OSError):
             return False
+
+
+def _api_is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False

@@ -21,6 +21,7 @@ from scheduler.local.files import free_port
 from tests.conftest import wait_until
 from tests.faults.cluster import Cluster
 from tests.faults.load import GIVE_UP, Load, Outcome
+from tests.integration.api_parts import is_ready
 
 pytestmark = [pytest.mark.integration, pytest.mark.faults]
 
@@ -77,13 +78,6 @@ def an_api(cluster: Cluster, *, processes: int) -> Iterator[str]:
     finally:
         cluster.retire("api")
         cluster.settings = before
-
-
-def is_ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/readyz", timeout=GIVE_UP).status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def processes_of_api(cluster: Cluster) -> list[psutil.Process]:

@@ -27,13 +27,18 @@ def start_api(installation: Installation, name: str = "api", **settings: str) ->
 
     def ready() -> bool:
         assert process.poll() is None, installation.logs()
-        try:
-            return bool(url()) and httpx.get(f"{url()}/readyz").status_code == 200
-        except httpx.TransportError:
-            return False
+        return bool(url()) and is_ready(url())
 
     wait_until(ready, 60, installation.logs)
     return url()
+
+
+def is_ready(url: str) -> bool:
+    """Whether an API can work."""
+    try:
+        return httpx.get(f"{url}/readyz", timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 def make_key(installation: Installation, *scopes: Scope, source: str | None = None, name: str = "a test's") -> str:

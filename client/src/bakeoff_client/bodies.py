@@ -37,16 +37,17 @@ class Body:
             yield piece
 
     def _read(self) -> Iterator[bytes]:
-        if isinstance(self._source, bytes):
-            for begin in range(0, len(self._source), PIECE):
-                yield self._source[begin : begin + PIECE]
-        elif isinstance(self._source, Path):
-            with self._source.open("rb") as file:
+        source = self._source
+        if isinstance(source, bytes):
+            for begin in range(0, len(source), PIECE):
+                yield source[begin : begin + PIECE]
+        elif isinstance(source, Path):
+            with source.open("rb") as file:
                 yield from iter(lambda: file.read(PIECE), b"")
         else:
             if self._start is not None:
-                self._source.seek(self._start)
-            yield from iter(lambda: self._source.read(PIECE), b"")  # type: ignore[union-attr]
+                source.seek(self._start)
+            yield from iter(lambda: source.read(PIECE), b"")
 
 
 def _place(source: bytes | Path | IO[bytes]) -> int | None:
